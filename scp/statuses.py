@@ -1,0 +1,44 @@
+"""DIMSE statuses by name, and the exception that carries one to the peer."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SUCCESS: Final = 0x0000
+CANCEL: Final = 0xFE00
+PENDING: Final = 0xFF00
+PENDING_WARNING: Final = 0xFF01  # optional keys were not supported, PS3.4 Table C.4-1
+
+# PS3.7 Annex C
+PROCESSING_FAILURE: Final = 0x0110
+DUPLICATE_SOP_INSTANCE: Final = 0x0111
+NO_SUCH_SOP_INSTANCE: Final = 0x0112
+SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
+NOT_AUTHORIZED: Final = 0x0124
+UNRECOGNIZED_OPERATION: Final = 0x0211
+MISTYPED_ARGUMENT: Final = 0x0212
+
+# PS3.4 Tables B.2-1, C.4-1, C.4-2, C.4-3
+OUT_OF_RESOURCES: Final = 0xA700
+CANNOT_COUNT_MATCHES: Final = 0xA701
+SUB_OPERATIONS_FAILED: Final = 0xA702
+MOVE_DESTINATION_UNKNOWN: Final = 0xA801
+DATA_SET_DOES_NOT_MATCH: Final = 0xA900  # also: identifier does not match the SOP class
+SUB_OPERATIONS_WARNING: Final = 0xB000
+CANNOT_UNDERSTAND: Final = 0xC000  # also: unable to process
+
+
+class Refusal(Exception):
+    """A request that cannot be granted: the status and the comment the peer is to see.
+
+    The comment holds no patient data; it is cut to 64 characters of the default repertoire on the wire.
+    """
+
+    def __init__(self, status: int, comment: str) -> None:
+        super().__init__(f"0x{status:04X}: {comment}")
+        self.status = status
+        self.comment = comment
+
+
+class NoSuitableContext(Exception):
+    """No accepted presentation context can carry this instance; the sub-operation fails (PS3.4 C.4.2.3.1)."""
