@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -25,6 +26,9 @@ class ParentLine:
     """Speaks with the parent. Make one, in the main thread, before anything prints."""
 
     def __init__(self) -> None:
+        signal.pthread_sigmask(
+            signal.SIG_SETMASK, []
+        )  # a thread of Orthanc's started us, its blocked signals came along
         self._commands = os.fdopen(os.dup(0), "rb")
         self._events = os.fdopen(os.dup(1), "wb", buffering=0)
         self._lock = threading.Lock()

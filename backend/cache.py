@@ -1,0 +1,33 @@
+"""Read cache: attachments that S3 holds, kept on the local disk to be read again.
+
+    objects/<first two characters of name>/<name>    may be evicted at any time
+    fetching/<name>.<unique>                         being downloaded by the transfer process
+
+Both sides use this module: the plugin only opens, the transfer process also puts in and evicts. A file's mtime is the
+time it was last read; the oldest goes first.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+_TOUCH_INTERVAL: Final = 30.0  # seconds; LRU does not need to be finer, and each touch writes an inode
+
+
+def cache_path(directory: Path, name: str) -> Path:
+    """Where the attachment's file lies, if the cache holds it."""
+    return directory / "objects" / name[:2] / name
+
+
+def open_cached(directory: Path, name: str) -> int | None:
+    """A read-only descriptor of a cached attachment, marked as just read, or None."""
+    try:
+        descriptor = os.open(cache_path(directory, name), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    if time.time() - os.fstat(descriptor).st_mtime > _TOUCH_INTERVAL:
+        os.utime(descriptor)
+    return descriptor
