@@ -1,0 +1,38 @@
+# Everything starts here: `make run` on a bare Debian 12 machine, `make test` to prove it.
+.PHONY: setup run demo test lint bench soak packages
+.SILENT:
+
+PYTHON_IN_VENV := .venv/bin/python
+SETUP := docker/setup
+
+setup: packages  ## packages and virtual environment for all of the targets below
+	$(SETUP) venv dev
+
+packages:
+	$(SETUP) packages
+
+run: packages  ## Orthanc with Isen and an embedded S3 in the foreground; HTTP_PORT, DICOM_PORT, S3_PORT
+	$(SETUP) venv s3-server
+	exec $(PYTHON_IN_VENV) -m backend.stack run
+
+demo: packages  ## a guided tour that stores, finds, moves and reads back real files, and checks each step
+	$(SETUP) venv s3-server
+	exec $(PYTHON_IN_VENV) -m backend.stack demo
+
+test: packages  ## unit, contract and integration tests; ARGS= for pytest
+	$(SETUP) venv test
+	exec $(PYTHON_IN_VENV) -m pytest -m "not soak" $(ARGS)
+
+lint:  ## ruff and mypy
+	$(SETUP) venv test lint
+	$(PYTHON_IN_VENV) -m ruff check .
+	$(PYTHON_IN_VENV) -m ruff format --check .
+	$(PYTHON_IN_VENV) -m mypy
+
+bench: packages  ## figures of this machine; ARGS= for the benchmark
+	$(SETUP) venv bench
+	exec $(PYTHON_IN_VENV) -m tests.bench $(ARGS)
+
+soak: packages  ## the long runs
+	$(SETUP) venv test
+	exec $(PYTHON_IN_VENV) -m pytest -m soak --timeout 0 $(ARGS)
