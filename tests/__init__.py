@@ -1,0 +1,1 @@
+"""Everything that proves Isen: see CONTRIBUTING.md for what goes into which folder."""
