@@ -1,0 +1,168 @@
+"""Isen's start inside Orthanc: from Orthanc's configuration to registered callbacks and running children.
+
+Everything that can be wrong is found out here, before Orthanc opens its ports: an exception while the script loads
+stops Orthanc, and the last log line says what to mend. No child survives it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import socket
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from backend import messages
+from backend.folders import check_folders
+from backend.plugin.attachments import Attachments
+from backend.plugin.children import Child, ChildSpec
+from backend.plugin.configuration import ConfigurationRefused, child_environment, interpreter, resolve
+from backend.plugin.status import TRANSFER, Status
+from backend.plugin.storage_area import StorageArea
+from backend.plugin.supervisor import CannotStart, Supervisor
+from backend.plugin.transfer_client import TransferClient
+from backend.spool import Spool, SpoolInUse
+
+_LOCK_PATIENCE: Final = 10.0  # seconds; the transfer process of a killed Orthanc lets go of the spool within one
+_WORKER_PATIENCE: Final = 5.0  # seconds for running associations when Orthanc stops
+_TRANSFER_PATIENCE: Final = 4.0
+_METRICS_INTERVAL: Final = 5.0
+_BACKLOG: Final = 1024
+
+
+class IsenCannotStart(Exception):
+    """Stops Orthanc's start; what to mend has been logged."""
+
+
+def start(host: Any, folder: Path) -> None:
+    """Set everything up. `host` is the `orthanc` module, `folder` that of `orthanc_plugin.py`.
+
+    Raises:
+        IsenCannotStart: the configuration or the machine does not allow it; Orthanc does not start.
+    """
+    try:
+        Isen(host, folder).run()
+    except (ConfigurationRefused, CannotStart, SpoolInUse, OSError) as error:
+        for line in str(error).splitlines():
+            host.LogError(f"Isen cannot start: {line}")
+        raise IsenCannotStart("see the log lines above") from None
+
+
+class Isen:
+    """What the plugin holds while Orthanc runs."""
+
+    def __init__(self, host: Any, folder: Path) -> None:
+        self._host = host
+        self._folder = folder
+        configuration = json.loads(host.GetConfiguration())
+        self._python = interpreter(configuration, folder)
+        capabilities = {
+            "AllowThreads": hasattr(getattr(host, "RestOutput", None), "StartStreamAnswer"),
+            "StorageApi": 3 if hasattr(host, "RegisterStorageArea3") else 1,
+        }
+        self._settings = resolve(configuration, capabilities, self._python, folder, host.LogWarning)
+        self._next_metrics = 0.0
+
+    def run(self) -> None:
+        """Open the spool, start the children, register the callbacks."""
+        storage = self._settings["Storage"]
+        spool_directory = Path(storage["SpoolDirectory"])
+        cache_directory = Path(storage["CacheDirectory"])
+        problems = check_folders(spool_directory, cache_directory, volatile_allowed=storage["AllowVolatileSpool"])
+        if problems:
+            raise ConfigurationRefused("\n".join(problems))
+        self._spool = Spool(spool_directory, storage["MaximumSpoolSize"])
+        lock = self._spool.lock(_LOCK_PATIENCE)
+        pending = self._spool.recover()
+        if pending:
+            self._host.LogWarning(f"spool_recovered pending={pending} bytes={self._spool.used}")
+        socket_path = spool_directory / "transfer.sock"
+        attachments = Attachments(
+            self._spool, cache_directory, TransferClient(socket_path), log_error=self._host.LogError
+        )
+        children = [self._child(TRANSFER, "backend.transfer", *self._transfer_launch(socket_path, lock))]
+        children += self._workers()
+        self._supervisor = Supervisor(
+            children,
+            on_report=self._on_report,
+            on_death=self._on_death,
+            log_warning=self._host.LogWarning,
+            log_error=self._host.LogError,
+        )
+        self._status = Status(self._host, self._settings, self._spool, attachments, self._supervisor)
+        self._supervisor.start_all()
+        area = StorageArea(self._host, attachments, storage)
+        self._host.RegisterStorageArea(area.create, area.read, area.remove)
+        self._host.RegisterRestCallback("/isen/status", self._status.answer)
+        self._host.RegisterOnChangeCallback(self._on_change)
+        atexit.register(self._supervisor.stop, children, _TRANSFER_PATIENCE)
+        self._supervisor.watch()
+
+    def _transfer_launch(self, socket_path: Path, lock: int) -> tuple[dict[str, Any], tuple[int, ...]]:
+        listener = messages.listen(socket_path).detach()
+        return {"Settings": self._settings, "Listener": listener}, (listener, lock)
+
+    def _workers(self) -> list[Child]:
+        dicom = self._settings["Dicom"]
+        if dicom is None:
+            return []
+        listener = _dicom_listener(dicom["Port"])
+        storage = {**self._settings["Storage"], "AccessKey": None, "SecretKey": None}  # workers never speak to S3
+        count = dicom["Processes"]
+        token = self._host.GenerateRestApiAuthorizationToken()
+        workers = []
+        for index in range(count):
+            launch = {
+                "Settings": {**self._settings, "Storage": storage},
+                "Listener": listener,
+                "Token": token,
+                "Worker": index + 1,
+                "MaximumAssociations": dicom["MaximumAssociations"] // count
+                + (index < dicom["MaximumAssociations"] % count),
+            }
+            workers.append(self._child(f"scp-{index + 1}", "scp", launch, (listener,)))
+        return workers
+
+    def _child(self, name: str, module: str, launch: dict[str, Any], descriptors: tuple[int, ...]) -> Child:
+        environment = child_environment()
+        if name != TRANSFER:
+            environment = {k: v for k, v in environment.items() if not k.startswith("AWS_")}
+        spec = ChildSpec(name, module, lambda: launch, descriptors, environment)
+        return Child(spec, self._python, self._folder)
+
+    def _on_change(self, change: int, _level: int, _resource: str) -> None:
+        if change == self._host.ChangeType.ORTHANC_STARTED:
+            self._supervisor.accept()
+        elif change == self._host.ChangeType.ORTHANC_STOPPED:
+            # Orthanc still answers HTTP while it stops: the workers finish what they have, the transfer process stays
+            workers = [child for child in self._supervisor.children if child.spec.name != TRANSFER]
+            self._supervisor.stop(workers, _WORKER_PATIENCE)
+
+    def _on_report(self, child: Child) -> None:
+        if child.spec.name == TRANSFER:
+            self._spool.released(child.report.get("ReleasedBytes", 0))
+        if time.monotonic() >= self._next_metrics:
+            self._next_metrics = time.monotonic() + _METRICS_INTERVAL
+            self._status.publish_metrics()
+
+    def _on_death(self, child: Child) -> None:
+        if child.spec.name == TRANSFER:
+            self._spool.recount()
+
+
+def _dicom_listener(port: int) -> int:
+    """The descriptor of the listening DICOM socket, non-blocking, for every worker to accept from.
+
+    Raises:
+        ConfigurationRefused: the port is taken.
+    """
+    try:
+        listener = socket.create_server(("", port), backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigurationRefused(
+            f"DicomPort: cannot listen on port {port}: {error.strerror}; choose a free DicomPort or stop the program "
+            "that uses it"
+        ) from None
+    listener.setblocking(False)  # noqa: FBT003 -- the standard library's signature
+    return listener.detach()

@@ -1,0 +1,95 @@
+"""`GET /isen/status` and the metrics: what the children report and what the storage area counts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from backend.plugin.attachments import Attachments
+from backend.plugin.supervisor import Supervisor
+from backend.spool import Spool
+
+TRANSFER = "transfer"
+
+
+class Status:
+    """Puts the state of spool, cache, S3, workers and associations together."""
+
+    def __init__(
+        self, host: Any, settings: dict[str, Any], spool: Spool, attachments: Attachments, supervisor: Supervisor
+    ) -> None:
+        self._host = host
+        self._settings = settings
+        self._spool = spool
+        self._attachments = attachments
+        self._supervisor = supervisor
+
+    def answer(self, output: Any, _uri: str, **request: Any) -> None:
+        """The REST callback."""
+        if request["method"] != self._host.HttpMethod.GET:
+            output.SendMethodNotAllowed("GET")
+            return
+        output.AnswerBuffer(json.dumps(self.document(), indent=2) + "\n", "application/json")
+
+    def document(self) -> dict[str, Any]:
+        """The JSON of `/isen/status`; sizes in bytes, times in seconds."""
+        children = self._supervisor.status()
+        transfer = next(child for child in children if child["Name"] == TRANSFER)
+        workers = [child for child in children if child["Name"] != TRANSFER]
+        storage = self._settings["Storage"]
+        dicom = self._settings["Dicom"]
+        return {
+            "Storage": {
+                "Durability": storage["Durability"],
+                "Spool": {
+                    "Directory": storage["SpoolDirectory"],
+                    "UsedBytes": self._spool.used,
+                    "MaximumBytes": self._spool.maximum_size,
+                    "PendingCount": transfer.get("PendingCount"),
+                    "PendingBytes": transfer.get("PendingBytes"),
+                    "OldestPendingSeconds": transfer.get("OldestPendingSeconds"),
+                    "TombstoneCount": transfer.get("TombstoneCount"),
+                    "QuarantineCount": transfer.get("QuarantineCount"),
+                },
+                "Cache": {"Directory": storage["CacheDirectory"], **transfer.get("Cache", {})},
+                "ObjectStore": {
+                    "Bucket": storage["BucketName"],
+                    "Endpoint": storage["Endpoint"],
+                    **transfer.get("ObjectStore", {"State": "Unknown"}),
+                },
+                "Counters": {**self._attachments.counters, **transfer.get("Counters", {})},
+                "Transfer": {name: transfer[name] for name in ("Pid", "Ready", "Restarts")},
+            },
+            "Dicom": {
+                "AETitle": dicom["AeTitle"],
+                "Port": dicom["Port"],
+                "Associations": sum(worker.get("Associations", 0) for worker in workers),
+                "MaximumAssociations": dicom["MaximumAssociations"],
+                "Workers": workers,
+            }
+            if dicom
+            else None,
+        }
+
+    def publish_metrics(self) -> None:
+        """Hand the figures to Orthanc, which shows them in `/tools/metrics-prometheus`."""
+        document = self.document()
+        storage = document["Storage"]
+        metrics = {
+            "spool_used_bytes": storage["Spool"]["UsedBytes"],
+            "spool_pending_count": storage["Spool"]["PendingCount"],
+            "spool_oldest_pending_seconds": storage["Spool"]["OldestPendingSeconds"],
+            "spool_quarantine_count": storage["Spool"]["QuarantineCount"],
+            "cache_bytes": storage["Cache"].get("Bytes"),
+            "object_store_available": storage["ObjectStore"]["State"] == "Available",
+            **{f"storage_{name}_total": value for name, value in storage["Counters"].items()},
+        }
+        if document["Dicom"]:
+            workers = document["Dicom"]["Workers"]
+            metrics["scp_associations"] = document["Dicom"]["Associations"]
+            metrics["scp_workers_ready"] = sum(worker["Ready"] for worker in workers)
+            names = {name for worker in workers for name in worker.get("Counters", {})}
+            for name in names:
+                metrics[f"scp_{name}_total"] = sum(worker.get("Counters", {}).get(name, 0) for worker in workers)
+        for name, value in metrics.items():
+            self._host.SetMetricsValue(f"isen_{name}", float(value or 0), self._host.MetricsType.DEFAULT)

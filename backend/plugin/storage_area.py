@@ -1,0 +1,66 @@
+"""Orthanc's storage callbacks: names in, exceptions out, one log line for each failure.
+
+Orthanc turns an exception into a failed store or read: C-STORE answers 0xA700, REST an error. It does not see which
+exception, so the log line says what happened and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from backend.object_key import attachment_name
+from backend.plugin.attachments import Attachments
+
+
+class StorageArea:
+    """The three callbacks of `orthanc.RegisterStorageArea`."""
+
+    def __init__(self, host: Any, attachments: Attachments, storage: dict[str, Any]) -> None:
+        """`storage` holds the settings of `Isen.Storage` as `python -m config` prints them."""
+        self._log_error = host.LogError
+        self._attachments = attachments
+        self._legacy = storage["StorageStructure"] == "legacy"
+        self._waits_for_s3 = storage["Durability"] == "ObjectStore"
+        self._timeout = float(storage["ObjectStoreTimeout"])
+
+    def create(self, uuid: str, content_type: int, content: bytes) -> None:
+        """Store one attachment; what that means is the `Durability`."""
+        name = attachment_name(uuid, content_type, legacy=self._legacy)
+        with self._told("store", name):
+            if self._waits_for_s3:
+                self._attachments.create_in_object_store(name, content, self._timeout)
+            else:
+                self._attachments.create_in_spool(name, content)
+
+    def read(self, uuid: str, content_type: int) -> bytes:
+        """The whole attachment."""
+        name = attachment_name(uuid, content_type, legacy=self._legacy)
+        with self._told("read", name):
+            return self._attachments.read(name)
+
+    def remove(self, uuid: str, content_type: int) -> None:
+        """Orthanc has already dropped it from its index."""
+        name = attachment_name(uuid, content_type, legacy=self._legacy)
+        with self._told("remove", name):
+            self._attachments.remove(name)
+
+    def _told(self, operation: str, name: str) -> _Told:
+        return _Told(self._log_error, operation, name)
+
+
+class _Told:
+    """Logs the exception that leaves its block, then lets it go on to Orthanc."""
+
+    def __init__(self, log_error: Callable[[str], None], operation: str, name: str) -> None:
+        self._log_error = log_error
+        self._operation = operation
+        self._name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if kind is not None:
+            what = getattr(error, "kind", kind.__name__)
+            self._log_error(f"{self._operation}_failed name={self._name} error={what} reason={error}")

@@ -1,0 +1,112 @@
+"""The plugin's connections to the transfer process: one request, one reply, any number of threads.
+
+The listening socket outlives the transfer process, so a request made while that restarts waits in the backlog and is
+answered by the new one. Waiting happens inside system calls: the GIL is free.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from backend import messages
+
+
+class TransferError(Exception):
+    """The transfer process could not do it.
+
+    `kind` is one word for log lines and metrics: missing, denied, unreachable, throttled, clock, credentials, bucket,
+    archived, corrupted, timeout or local. Only `missing` says that S3 has no such object.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class TransferClient:
+    """Asks the transfer process. Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        """`path` is that of the listening socket."""
+        self._path = path
+        self._idle: list[socket.socket] = []
+        self._lock = threading.Lock()
+
+    def fetch(self, name: str, timeout: float) -> int:
+        """A read-only descriptor of the whole, verified object; the caller closes it.
+
+        Raises:
+            TransferError: it could not be fetched within `timeout` seconds.
+        """
+        reply, descriptors = self._ask({"Operation": "fetch", "Name": name}, timeout)
+        if len(descriptors) != 1:
+            raise TransferError("local", f"the transfer process sent no file: {reply}")
+        return descriptors[0]
+
+    def upload(self, name: str, timeout: float) -> None:
+        """Have the staged attachment of this name uploaded; S3 has confirmed it when this returns.
+
+        Raises:
+            TransferError: not confirmed within `timeout` seconds; it may still arrive in the bucket later.
+        """
+        self._ask({"Operation": "upload", "Name": name, "Timeout": timeout}, timeout)
+
+    def wake(self) -> None:
+        """Say that the spool has something new. Only a hint: never waits and never fails."""
+        connection = None
+        try:
+            connection = self._connection(fresh=False)
+            connection.setblocking(False)  # noqa: FBT003 -- the standard library's signature
+            messages.send(connection, {"Operation": "wake"})
+        except OSError:
+            if connection is not None:
+                connection.close()
+        else:
+            self._keep(connection)
+
+    def _ask(self, request: dict[str, Any], timeout: float) -> tuple[dict[str, Any], list[int]]:
+        deadline = time.monotonic() + timeout
+        fresh = False
+        while True:
+            try:
+                reply, descriptors = self._exchange(request, deadline, fresh=fresh)
+            except TimeoutError:
+                raise TransferError("timeout", f"no answer of the transfer process within {timeout:g} s") from None
+            except OSError as error:
+                # it ended or was killed; its successor takes the same socket, and every request may be repeated
+                fresh = True
+                if time.monotonic() > deadline:
+                    raise TransferError("local", f"the transfer process does not answer: {error}") from None
+                continue
+            if reply.get("Result") == "ok":
+                return reply, descriptors
+            raise TransferError(str(reply.get("Error", "local")), str(reply.get("Message", "no reason given")))
+
+    def _exchange(self, request: dict[str, Any], deadline: float, *, fresh: bool) -> tuple[dict[str, Any], list[int]]:
+        connection = self._connection(fresh=fresh)
+        try:
+            connection.settimeout(max(0.001, deadline - time.monotonic()))
+            messages.send(connection, request)
+            answer = messages.receive(connection)
+        except BaseException:
+            connection.close()  # a late answer must not meet the next request
+            raise
+        self._keep(connection)
+        return answer
+
+    def _connection(self, *, fresh: bool) -> socket.socket:
+        with self._lock:
+            if fresh:
+                while self._idle:
+                    self._idle.pop().close()
+            elif self._idle:
+                return self._idle.pop()
+        return messages.connect(self._path)
+
+    def _keep(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._idle.append(connection)

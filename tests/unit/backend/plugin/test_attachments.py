@@ -1,0 +1,212 @@
+"""Create, read and remove over real folders and a real socket; the transfer process is a thread of the test."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend import messages
+from backend.atomic_file import write_digest
+from backend.cache import cache_path
+from backend.plugin.attachments import Attachments, CorruptedAttachment
+from backend.plugin.transfer_client import TransferClient, TransferError
+from backend.spool import Spool, SpoolFull
+
+NAME = "11111111-2222-3333-4444-555555555555.dcm"
+
+Answer = Callable[[dict[str, Any]], tuple[dict[str, Any], list[int]] | None]
+
+
+class Transfer:
+    """Answers requests as the test says; None closes the connection without an answer."""
+
+    def __init__(self, path: Path) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.woken = threading.Event()
+        self.answer: Answer = lambda _: ({"Result": "ok"}, [])
+        self._listener = messages.listen(path)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: Any) -> None:
+        with connection:
+            while True:
+                try:
+                    request, _ = messages.receive(connection)
+                except messages.Disconnected:
+                    return
+                if request["Operation"] == "wake":
+                    self.woken.set()
+                    continue
+                self.requests.append(request)
+                answer = self.answer(request)
+                if answer is None:
+                    return
+                messages.send(connection, *answer)
+                for descriptor in answer[1]:
+                    os.close(descriptor)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.fixture
+def transfer(tmp_path: Path) -> Iterator[Transfer]:
+    server = Transfer(tmp_path / "transfer.sock")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def errors() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool", maximum_size=1000)
+
+
+@pytest.fixture
+def attachments(tmp_path: Path, transfer: Transfer, spool: Spool, errors: list[str]) -> Attachments:
+    return Attachments(spool, tmp_path / "cache", TransferClient(tmp_path / "transfer.sock"), log_error=errors.append)
+
+
+def put_in_cache(tmp_path: Path, content: bytes, digest_of: bytes) -> Path:
+    path = cache_path(tmp_path / "cache", NAME)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    write_digest(path, sha256(digest_of).digest())
+    return path
+
+
+def serve_file(tmp_path: Path, content: bytes, digest_of: bytes) -> Answer:
+    path = tmp_path / "fetched"
+    path.write_bytes(content)
+    write_digest(path, sha256(digest_of).digest())
+    return lambda _: ({"Result": "ok", "Size": len(content)}, [os.open(path, os.O_RDONLY)])
+
+
+def test_create_is_pending_and_wakes_the_transfer_process(
+    attachments: Attachments, spool: Spool, transfer: Transfer
+) -> None:
+    attachments.create_in_spool(NAME, b"image")
+    assert (spool.directory / "pending" / NAME).read_bytes() == b"image"
+    assert transfer.woken.wait(10)
+    assert attachments.read(NAME) == b"image"
+
+
+def test_create_with_object_store_durability_returns_after_s3_has_confirmed(
+    attachments: Attachments, spool: Spool, transfer: Transfer
+) -> None:
+    def upload(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+        (spool.directory / "incoming" / request["Name"]).unlink()
+        return {"Result": "ok"}, []
+
+    transfer.answer = upload
+    attachments.create_in_object_store(NAME, b"image", 5)
+    assert transfer.requests == [{"Operation": "upload", "Name": NAME, "Timeout": 5}]
+    assert spool.used == 0
+    assert list((spool.directory / "pending").iterdir()) == []
+
+
+@pytest.mark.parametrize("error", ["unreachable", "denied", "timeout"])
+def test_an_unconfirmed_upload_is_refused_and_leaves_only_a_tombstone(
+    attachments: Attachments, spool: Spool, transfer: Transfer, error: str
+) -> None:
+    transfer.answer = lambda _: ({"Result": "error", "Error": error, "Message": "no"}, [])
+    with pytest.raises(TransferError) as raised:
+        attachments.create_in_object_store(NAME, b"image", 5)
+    assert raised.value.kind == error
+    assert [path.name for path in spool.directory.rglob("*.dcm")] == [NAME]
+    assert (spool.directory / "tombstones" / NAME).exists()
+    assert spool.used == 0
+
+
+def test_an_upload_that_is_never_answered_is_refused_in_time(attachments: Attachments, transfer: Transfer) -> None:
+    never = threading.Event()
+    transfer.answer = lambda _: (never.wait(30), None)[1]  # type: ignore[func-returns-value]
+    with pytest.raises(TransferError) as raised:
+        attachments.create_in_object_store(NAME, b"image", 0.2)
+    assert raised.value.kind == "timeout"
+    never.set()
+
+
+def test_a_full_spool_refuses_with_both_durabilities(attachments: Attachments) -> None:
+    with pytest.raises(SpoolFull):
+        attachments.create_in_spool(NAME, b"x" * 1001)
+    with pytest.raises(SpoolFull):
+        attachments.create_in_object_store(NAME, b"x" * 1001, 1)
+
+
+def test_read_prefers_the_spool_then_the_cache_then_s3(
+    attachments: Attachments, spool: Spool, transfer: Transfer, tmp_path: Path
+) -> None:
+    transfer.answer = serve_file(tmp_path, b"from S3", b"from S3")
+    assert attachments.read(NAME) == b"from S3"
+    put_in_cache(tmp_path, b"from cache", b"from cache")
+    assert attachments.read(NAME) == b"from cache"
+    spool.accept(NAME, b"from spool")
+    assert attachments.read(NAME) == b"from spool"
+    assert len(transfer.requests) == 1
+
+
+def test_a_damaged_cache_file_is_dropped_and_fetched_again(
+    attachments: Attachments, transfer: Transfer, tmp_path: Path, errors: list[str]
+) -> None:
+    path = put_in_cache(tmp_path, b"damaged", b"image")
+    transfer.answer = serve_file(tmp_path, b"image", b"image")
+    assert attachments.read(NAME) == b"image"
+    assert not path.exists()
+    assert errors == [f"cache_corrupted name={NAME} action=fetch_again"]
+
+
+def test_damaged_bytes_are_never_served(
+    attachments: Attachments, spool: Spool, transfer: Transfer, tmp_path: Path
+) -> None:
+    transfer.answer = serve_file(tmp_path, b"damaged", b"image")
+    with pytest.raises(CorruptedAttachment, match="CacheDirectory"):
+        attachments.read(NAME)
+    spool.accept(NAME, b"image")
+    (spool.directory / "pending" / NAME).write_bytes(b"imagE")
+    with pytest.raises(CorruptedAttachment, match="spool"):
+        attachments.read(NAME)
+    assert attachments.counters["corrupted"] == 2
+
+
+def test_a_missing_object_is_told_from_an_unreachable_one(attachments: Attachments, transfer: Transfer) -> None:
+    for kind in ("missing", "unreachable", "denied"):
+        transfer.answer = lambda _, kind=kind: ({"Result": "error", "Error": kind, "Message": "why"}, [])  # type: ignore[misc]
+        with pytest.raises(TransferError, match="why") as raised:
+            attachments.read(NAME)
+        assert raised.value.kind == kind
+
+
+def test_a_transfer_process_that_dies_while_it_answers_is_asked_again(
+    attachments: Attachments, transfer: Transfer, tmp_path: Path
+) -> None:
+    good = serve_file(tmp_path, b"image", b"image")
+    transfer.answer = good
+    assert attachments.read(NAME) == b"image"
+    transfer.answer = lambda request: None if len(transfer.requests) == 2 else good(request)
+    assert attachments.read(NAME) == b"image"
+    assert len(transfer.requests) == 3
+
+
+def test_remove_buries_and_wakes(attachments: Attachments, spool: Spool, transfer: Transfer) -> None:
+    attachments.remove(NAME)
+    assert (spool.directory / "tombstones" / NAME).exists()
+    assert transfer.woken.wait(10)

@@ -1,0 +1,208 @@
+"""The spool: durable when it says so, nothing half done when it fails, one owner, one truth (its folders)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from backend.atomic_file import read_digest
+from backend.spool import FOLDERS, Spool, SpoolFull, SpoolInUse
+
+NAME = "11111111-2222-3333-4444-555555555555.dcm"
+OTHER = "aaaaaaaa-2222-3333-4444-555555555555.dcm"
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool", maximum_size=1000)
+
+
+def names(spool: Spool, folder: str) -> set[str]:
+    return set(os.listdir(spool.directory / folder))
+
+
+def test_an_accepted_attachment_is_pending_whole_and_carries_its_digest(spool: Spool) -> None:
+    spool.accept(NAME, b"image")
+    path = spool.directory / "pending" / NAME
+    assert path.read_bytes() == b"image"
+    assert read_digest(path) == sha256(b"image").digest()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert names(spool, "incoming") == set()
+    assert spool.used == 5
+
+
+def test_accept_syncs_the_file_then_renames_then_syncs_the_folder(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL, pgBackRest and the power-cut simulation agree on this order."""
+    steps: list[str] = []
+    real_fsync, real_rename = os.fsync, os.rename
+
+    def fsync(descriptor: int) -> None:
+        steps.append(f"fsync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).relative_to(spool.directory)}")
+        real_fsync(descriptor)
+
+    def rename(source: Path, target: Path) -> None:
+        steps.append("rename")
+        real_rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    spool.accept(NAME, b"image")
+    assert steps == [f"fsync incoming/{NAME}", "rename", "fsync pending"]
+
+
+def test_an_empty_attachment_is_accepted(spool: Spool) -> None:
+    spool.accept(NAME, b"")
+    assert (spool.directory / "pending" / NAME).read_bytes() == b""
+
+
+def test_a_full_spool_refuses_and_writes_nothing(spool: Spool) -> None:
+    spool.accept(NAME, b"x" * 600)
+    with pytest.raises(SpoolFull, match="MaximumSpoolSizeMB"):
+        spool.accept(OTHER, b"x" * 401)
+    assert names(spool, "incoming") == set()
+    assert names(spool, "pending") == {NAME}
+    spool.accept(OTHER, b"x" * 400)
+
+
+def test_room_comes_back_when_the_transfer_process_has_released_bytes(spool: Spool) -> None:
+    spool.accept(NAME, b"x" * 1000)
+    spool.released(1000)
+    spool.accept(OTHER, b"x" * 1000)
+    assert spool.used == 1000
+
+
+def test_a_recount_after_a_crash_of_the_transfer_process_finds_the_truth(spool: Spool) -> None:
+    spool.accept(NAME, b"x" * 400)
+    spool.accept(OTHER, b"x" * 500)
+    (spool.directory / "pending" / NAME).unlink()  # uploaded, but killed before it could say so
+    spool.recount()
+    assert spool.used == 500
+    spool.released(500)
+    assert spool.used == 0
+
+
+@pytest.mark.parametrize("call", ["fsync", "rename", "write", "setxattr", "open"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_a_failing_disk_leaves_nothing_pending_and_no_bytes_reserved(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    def fail(*_arguments: object, **_keywords: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(OSError, match=os.strerror(number)):
+            spool.accept(NAME, b"image")
+    assert {folder: names(spool, folder) for folder in FOLDERS} == {folder: set() for folder in FOLDERS}
+    assert spool.used == 0
+    spool.accept(NAME, b"image")  # healed by itself
+
+
+def test_a_failing_sync_of_the_folder_is_no_acceptance(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_fsync = os.fsync
+
+    def fail_on_folder(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").is_dir():
+            raise OSError(errno.EIO, "Input/output error")
+        real_fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail_on_folder)
+        with pytest.raises(OSError, match="Input/output error"):
+            spool.accept(NAME, b"image")
+    assert names(spool, "pending") == set()
+    assert spool.used == 0
+
+
+def test_short_writes_are_continued(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: real_write(descriptor, bytes(data[:7])))
+    spool.accept(NAME, b"an image longer than seven bytes")
+    assert (spool.directory / "pending" / NAME).read_bytes() == b"an image longer than seven bytes"
+
+
+def test_recover_sweeps_what_was_never_acknowledged_and_keeps_what_was(spool: Spool) -> None:
+    spool.accept(NAME, b"image")
+    spool.stage(OTHER, b"half")
+    again = Spool(spool.directory, maximum_size=1000)
+    assert again.recover() == 1
+    assert names(again, "incoming") == set()
+    assert names(again, "pending") == {NAME}
+    assert again.used == 5
+
+
+def test_a_staged_attachment_can_be_forgotten(spool: Spool) -> None:
+    spool.stage(NAME, b"image")
+    spool.discard(NAME, 5)
+    assert names(spool, "incoming") == set()
+    assert spool.used == 0
+
+
+def test_a_removal_is_a_durable_tombstone_and_may_be_repeated(spool: Spool) -> None:
+    spool.bury(NAME)
+    spool.bury(NAME)
+    assert names(spool, "tombstones") == {NAME}
+
+
+def test_open_reads_what_is_pending_and_only_that(spool: Spool) -> None:
+    spool.accept(NAME, b"image")
+    descriptor = spool.open(NAME)
+    assert descriptor is not None
+    assert os.read(descriptor, 100) == b"image"
+    os.close(descriptor)
+    assert spool.open(OTHER) is None
+
+
+def test_a_second_owner_is_refused_until_the_first_process_ends(spool: Spool) -> None:
+    code = (
+        "import sys, pathlib; from backend.spool import Spool;"
+        "lock = Spool(pathlib.Path(sys.argv[1]), 1).lock(0); print('locked', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(spool.directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"locked\n"
+        with pytest.raises(SpoolInUse, match="another Orthanc"):
+            spool.lock(0.1)
+        owner.kill()
+        os.close(spool.lock(10))
+
+
+def test_concurrent_stores_share_directory_syncs_and_all_become_pending(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.maximum_size = 10**9
+    folder_syncs = _count_slow_folder_syncs(monkeypatch)
+    all_names = [f"{index:08x}-2222-3333-4444-555555555555.dcm" for index in range(64)]
+    threads = [threading.Thread(target=spool.accept, args=(name, b"image")) for name in all_names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert names(spool, "pending") == set(all_names)
+    assert 0 < folder_syncs() < 64
+
+
+def _count_slow_folder_syncs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    calls: list[int] = []
+    real_fsync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").is_dir():
+            calls.append(descriptor)
+            threading.Event().wait(0.02)
+        real_fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return lambda: len(calls)
