@@ -31,6 +31,7 @@ line.watch(command, lambda: os._exit(0))
 print("a stray print is no event")
 signal.pause()
 """
+STUBBORN = GOOD.replace("signal.pause()", "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: signal.pause()")
 REFUSES = """
 from config.child_process import ParentLine
 line = ParentLine(); line.launch_message(); line.refuse("Isen.Storage.BucketName: there is no such bucket")
@@ -83,6 +84,12 @@ def alive(number: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def runs(number: int) -> bool:
+    """Unlike `alive`, a zombie that nobody reaps yet does not count."""
+    command_line = Path(f"/proc/{number}/cmdline")
+    return command_line.exists() and command_line.read_bytes() != b""
 
 
 def test_start_all_returns_when_every_child_is_ready(supervised: Callable[..., Supervisor]) -> None:
@@ -165,9 +172,7 @@ def test_a_hung_child_is_killed_and_started_again(
 
 
 def test_stop_ends_children_for_good(supervised: Callable[..., Supervisor]) -> None:
-    supervisor = supervised(
-        GOOD, GOOD.replace("signal.pause()", "signal.signal(signal.SIGTERM, lambda *_: 0)\nwhile 1: signal.pause()")
-    )
+    supervisor = supervised(GOOD, STUBBORN)
     supervisor.start_all()
     supervisor.watch()
     pids = [pid(child) for child in supervisor.children]
@@ -185,7 +190,8 @@ from pathlib import Path
 from backend.plugin.children import Child, ChildSpec
 from backend.plugin.supervisor import Supervisor
 environment = {{**os.environ, "PYTHONPATH": {str(ROOT)!r}}}
-children = [Child(ChildSpec(f"c{{i}}", "child_0", lambda: {{"Secret": ""}}, (), environment), Path(sys.executable), Path({str(tmp_path)!r})) for i in range(3)]
+spec = ChildSpec("child", "child_0", lambda: {{"Secret": ""}}, (), environment)
+children = [Child(spec, Path(sys.executable), Path({str(tmp_path)!r})) for _ in range(3)]
 Supervisor(children, on_report=print, on_death=print, log_warning=print, log_error=print).start_all()
 print(*[child.process.pid for child in children], flush=True)
 signal.pause()
@@ -197,12 +203,4 @@ signal.pause()
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    wait_until(
-        lambda: (
-            not any(
-                Path(f"/proc/{number}/cmdline").exists() and Path(f"/proc/{number}/cmdline").read_bytes()
-                for number in pids
-            )
-        ),
-        deadline=5,
-    )
+    wait_until(lambda: not any(map(runs, pids)), deadline=5)
