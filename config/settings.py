@@ -1,25 +1,68 @@
 """Typed, frozen settings: what Orthanc's configuration means once every mistake in it has been reported.
 
 `config.loader` makes them from Orthanc's JSON; `python -m config` prints them as JSON for the plugin, which hands that
-JSON to every process it starts, and `Settings.model_validate_json` reads it back there. Names in JSON are Orthanc's
-(`AeTitle` is `DicomAet`); sizes are bytes and times are seconds once loaded.
+JSON to every process it starts, and `Settings.model_validate_json` reads it back there. Names in JSON are those of the
+settings here (`AeTitle` is `DicomAet`); sizes are bytes and times are seconds once loaded.
+
+A new setting is one line: the loader, its messages and `isen check` follow from it (`config.options` says how a
+setting names its source), and a test asks for its line in `config/orthanc.json`.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, SecretStr, field_serializer
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_serializer
 from pydantic.alias_generators import to_pascal
 
-MEGABYTE = 1024 * 1024
+from config.options import (
+    MEGABYTE,
+    AbsolutePath,
+    AeTitle,
+    BucketName,
+    Derived,
+    Endpoint,
+    From,
+    Host,
+    Megabytes,
+    MegabytesOrNone,
+    NotNegative,
+    Pause,
+    Port,
+    Positive,
+    Region,
+    RootPath,
+    Seconds,
+    Uid,
+    UidPattern,
+)
+
+__all__ = [
+    "MEGABYTE",
+    "DicomSettings",
+    "Durability",
+    "Modality",
+    "OrthancSettings",
+    "Settings",
+    "StorageSettings",
+    "StorageStructure",
+    "TlsSettings",
+    "WorklistSettings",
+]
 
 
 class Frozen(BaseModel):
     """A value that does not change and refuses names it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_pascal, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_pascal,
+        populate_by_name=True,
+        hide_input_in_errors=True,  # the input may hold a secret
+    )
 
 
 class Durability(StrEnum):
@@ -39,30 +82,32 @@ class StorageStructure(StrEnum):
 class StorageSettings(Frozen):
     """`Isen.Storage`: the bucket and the local folders in front of it."""
 
-    bucket_name: str
-    region: str
-    endpoint: str = ""  # empty = AWS
+    bucket_name: BucketName
+    region: Region
+    endpoint: Endpoint = ""  # empty = AWS
     access_key: str | None = None  # both keys or neither; neither = boto3's default chain
     secret_key: SecretStr | None = None
     virtual_addressing: bool = True  # false = path style
-    root_path: str = ""  # prefix of every key, without leading or trailing slash
+    root_path: RootPath = ""  # prefix of every key, without leading or trailing slash
     storage_structure: StorageStructure = StorageStructure.FLAT
-    ca_certificates: Path | None = None  # Orthanc's HttpsCACertificates
+    ca_certificates: Annotated[Path | None, Derived()] = None  # Orthanc's HttpsCACertificates
     create_bucket: bool = False
-    connect_timeout: float = 5.0  # seconds; a dead endpoint must be noticed before a sender gives up
-    request_timeout: float = 15.0  # seconds without a byte from the server
+    connect_timeout: Seconds = 5.0  # seconds; a dead endpoint must be noticed before a sender gives up
+    request_timeout: Seconds = 15.0  # seconds without a byte from the server
     durability: Durability = Durability.SPOOL
-    object_store_timeout: float = 20.0  # seconds a store waits for S3 with Durability ObjectStore
-    spool_directory: Path
-    maximum_spool_size: int = 10240 * MEGABYTE  # bytes, from MaximumSpoolSizeMB
+    object_store_timeout: Seconds = 20.0  # seconds a store waits for S3 with Durability ObjectStore
+    spool_directory: AbsolutePath
+    maximum_spool_size: Megabytes = 10240 * MEGABYTE  # bytes, from MaximumSpoolSizeMB
     allow_volatile_spool: bool = False  # accept a spool on tmpfs or overlay
-    cache_directory: Path
-    maximum_cache_size: int = 10240 * MEGABYTE  # bytes, from MaximumCacheSizeMB
-    removal_grace_period: float = 10.0  # seconds between Orthanc's removal and the object's
-    missing_object_patience: float = 3.0  # seconds a missing object is asked for again: another node may be uploading it
-    concurrent_uploads: int = 8
-    concurrent_downloads: int = 16
-    multipart_threshold: int = 64 * MEGABYTE  # bytes; larger attachments are uploaded in parts
+    cache_directory: AbsolutePath
+    maximum_cache_size: MegabytesOrNone = 10240 * MEGABYTE  # bytes, from MaximumCacheSizeMB; 0 = keep nothing
+    removal_grace_period: Pause = 10.0  # seconds between Orthanc's removal and the object's
+    missing_object_patience: Pause = (
+        3.0  # seconds a missing object is asked for again: another node may be uploading it
+    )
+    concurrent_uploads: Annotated[Positive, Field(le=256)] = 8
+    concurrent_downloads: Annotated[Positive, Field(le=256)] = 16
+    multipart_threshold: Megabytes = 64 * MEGABYTE  # bytes; larger attachments are uploaded in parts
 
     @field_serializer("secret_key", when_used="json")
     def _reveal(self, secret: SecretStr | None) -> str | None:
@@ -74,9 +119,9 @@ class Modality(Frozen):
     """One entry of `DicomModalities`."""
 
     name: str  # the symbolic name, the key in DicomModalities
-    ae_title: str
-    host: str
-    port: int
+    ae_title: AeTitle
+    host: Host
+    port: Port
     manufacturer: str = "Generic"
     allow_echo: bool = True
     allow_find: bool = True
@@ -88,8 +133,8 @@ class Modality(Frozen):
     allow_event_report: bool = True
     allow_transcoding: bool = True
     use_dicom_tls: bool = False
-    local_ae_title: str | None = None  # LocalAet: who we say we are towards this modality
-    timeout: int = 0  # seconds; 0 = DicomScuTimeout
+    local_ae_title: AeTitle | None = None  # LocalAet: who we say we are towards this modality
+    timeout: NotNegative = 0  # seconds; 0 = DicomScuTimeout
 
 
 class TlsSettings(Frozen):
@@ -106,56 +151,63 @@ class TlsSettings(Frozen):
 class DicomSettings(Frozen):
     """Orthanc's `Dicom*` options, which Isen's SCP honours, and `Isen.Dicom`."""
 
-    ae_title: str = "ORTHANC"  # DicomAet
-    port: int = 4242  # DicomPort
-    check_called_aet: bool = False
-    strict_aet_comparison: bool = False
-    check_modality_host: bool = False
-    always_allow_echo: bool = True
-    always_allow_store: bool = True
-    always_allow_find: bool = False
-    always_allow_find_worklist: bool = False
-    always_allow_get: bool = False
-    always_allow_move: bool = False
-    modalities: tuple[Modality, ...] = ()
-    modalities_in_database: bool = False
-    scp_timeout: int = 30  # seconds idle; 0 = none
-    scu_timeout: int = 10  # seconds; 0 = none
-    maximum_pdu_length: int = 131072  # bytes, both directions; Orthanc's MaximumPduLength when set
-    limit_find_results: int = 0  # patient, study and series level; 0 = none
-    limit_find_instances: int = 0
-    case_sensitive_pn: bool = False
-    default_encoding: str = "Latin1"
-    accepted_transfer_syntaxes: tuple[str, ...] = ("1.2.840.10008.1.*",)  # UIDs with * and ?
-    rejected_transfer_syntaxes: tuple[str, ...] = ()  # from the …TransferSyntaxAccepted: false groups
-    unknown_sop_class_accepted: bool = False
-    accepted_sop_classes: tuple[str, ...] = ()  # empty = every storage SOP class
-    rejected_sop_classes: tuple[str, ...] = ()
-    transcode_dicom_protocol: bool = True
-    synchronous_c_move: bool = True
-    scu_preferred_transfer_syntax: str = "1.2.840.10008.1.2.1"
-    tls: TlsSettings | None = None  # the port's TLS, when DicomTlsEnabled
-    scu_tls: TlsSettings | None = None  # what we show to modalities with UseDicomTls
-    processes: int = 2  # Isen.Dicom from here on; default: one per CPU, 2 to 8
-    maximum_associations: int = 200  # over all workers
+    ae_title: Annotated[AeTitle, From("DicomAet")] = "ORTHANC"
+    port: Annotated[int, Field(ge=0, le=65535), From("DicomPort")] = 4242  # 0 = any free one, in tests only
+    check_called_aet: Annotated[bool, From("DicomCheckCalledAet")] = False
+    strict_aet_comparison: Annotated[bool, From("StrictAetComparison")] = False
+    check_modality_host: Annotated[bool, From("DicomCheckModalityHost")] = False
+    always_allow_echo: Annotated[bool, From("DicomAlwaysAllowEcho")] = True
+    always_allow_store: Annotated[bool, From("DicomAlwaysAllowStore")] = True
+    always_allow_find: Annotated[bool, From("DicomAlwaysAllowFind")] = False
+    always_allow_find_worklist: Annotated[bool, From("DicomAlwaysAllowFindWorklist")] = False
+    always_allow_get: Annotated[bool, From("DicomAlwaysAllowGet")] = False
+    always_allow_move: Annotated[bool, From("DicomAlwaysAllowMove")] = False
+    modalities: Annotated[tuple[Modality, ...], Derived()] = ()  # DicomModalities
+    modalities_in_database: Annotated[bool, From("DicomModalitiesInDatabase")] = False
+    scp_timeout: Annotated[NotNegative, From("DicomScpTimeout")] = 30  # seconds idle; 0 = none
+    scu_timeout: Annotated[NotNegative, From("DicomScuTimeout")] = 10  # seconds; 0 = none
+    # bytes, both directions; Orthanc's own default is 16384
+    maximum_pdu_length: Annotated[int, Field(ge=4096, le=131072), From("MaximumPduLength")] = 131072
+    limit_find_results: Annotated[NotNegative, From("LimitFindResults")] = (
+        0  # patient, study and series level; 0 = none
+    )
+    limit_find_instances: Annotated[NotNegative, From("LimitFindInstances")] = 0
+    case_sensitive_pn: Annotated[bool, From("CaseSensitivePN")] = False
+    default_encoding: Annotated[str, From("DefaultEncoding")] = "Latin1"
+    # UIDs with * and ?; a …TransferSyntaxAccepted group that is true adds its own
+    accepted_transfer_syntaxes: Annotated[tuple[UidPattern, ...], Derived()] = ("1.2.840.10008.1.*",)
+    rejected_transfer_syntaxes: Annotated[tuple[Uid, ...], Derived()] = ()  # of the groups that are false
+    unknown_sop_class_accepted: Annotated[bool, From("UnknownSopClassAccepted")] = False
+    accepted_sop_classes: Annotated[
+        tuple[UidPattern, ...], From("AcceptedSopClasses")
+    ] = ()  # empty = every storage class
+    rejected_sop_classes: Annotated[tuple[UidPattern, ...], From("RejectedSopClasses")] = ()
+    transcode_dicom_protocol: Annotated[bool, From("TranscodeDicomProtocol")] = True
+    synchronous_c_move: Annotated[bool, From("SynchronousCMove")] = True
+    scu_preferred_transfer_syntax: Annotated[Uid, From("DicomScuPreferredTransferSyntax")] = "1.2.840.10008.1.2.1"
+    tls: Annotated[TlsSettings | None, Derived()] = None  # the port's TLS, when DicomTlsEnabled
+    scu_tls: Annotated[TlsSettings | None, Derived()] = None  # what we show to modalities with UseDicomTls
+    processes: Annotated[Positive, Field(le=64)] = 2  # Isen.Dicom from here on; default: one per CPU, 2 to 8
+    maximum_associations: Annotated[Positive, Field(le=10000)] = 200  # over all workers
 
 
 class WorklistSettings(Frozen):
-    """`Worklists`: a folder of `*.wl` files, as Orthanc's sample plugin reads it."""
+    """`Isen.Worklists`: a folder of `*.wl` files, as Orthanc's sample plugin reads it."""
 
-    directory: Path | None = None  # Directory or Database
+    directory: AbsolutePath | None = None  # Directory or Database
     filter_issuer_aet: bool = False
-    limit_answers: int = 0  # 0 = none
+    limit_answers: NotNegative = 0  # 0 = none
 
 
 class OrthancSettings(Frozen):
     """How a worker reaches Orthanc's REST API from the same machine."""
 
-    url: str = "http://127.0.0.1:8042"
-    ca_certificates: Path | None = None  # trusted for https; a self-signed SslCertificate is its own authority
-    http_threads_count: int = 50  # HttpThreadsCount: each open upload holds one
-    overwrite_instances: bool = False
-    dictionary: dict[str, tuple[str | int, ...]] = {}  # Orthanc's Dictionary of private tags
+    url: Annotated[str, Derived()] = "http://127.0.0.1:8042"
+    # trusted for https; a self-signed SslCertificate is its own authority
+    ca_certificates: Annotated[Path | None, Derived()] = None
+    http_threads_count: Annotated[Positive, From("HttpThreadsCount")] = 50  # each open upload holds one
+    overwrite_instances: Annotated[bool, Derived()] = False  # OverwriteInstances other than Never
+    dictionary: Annotated[dict[str, tuple[str | int, ...]], From("Dictionary")] = {}  # private tags
 
 
 class Settings(Frozen):

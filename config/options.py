@@ -1,0 +1,154 @@
+"""Types of single options: the rule a value must keep, and where in Orthanc's configuration it is written.
+
+A setting without a source is an option of its own section under its own name (`SpoolDirectory` of `Isen.Storage`).
+`Annotated[…, From("DicomPort")]` names one of Orthanc's options instead, `Derived()` says that `config.loader` works
+the value out, and `Megabytes` that the option ends in `MB`. No message repeats the value it refuses: it may be a secret
+in the wrong place.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+MEGABYTE: Final = 1024 * 1024
+LONGEST_AE_TITLE: Final = 16  # PS3.5 6.2, VR AE
+
+
+@dataclass(frozen=True)
+class From:
+    """The setting is this option of Orthanc, at the top level of the configuration."""
+
+    option: str
+
+
+@dataclass(frozen=True)
+class Derived:
+    """The setting is worked out from several options."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The option's name ends in `suffix` and its number counts `size` bytes."""
+
+    suffix: str
+    size: int
+
+
+def refuse(sentence: str) -> PydanticCustomError:
+    """The error of a value; the sentence goes on where the option's path ends ("must …", "is …")."""
+    return PydanticCustomError("isen", "{sentence}", {"sentence": sentence})
+
+
+def _ae_title(value: str) -> str:
+    """PS3.5 6.2: at most 16 characters of the default repertoire, no backslash, not only spaces."""
+    title = value.strip(" ")
+    if not title:
+        raise refuse("is empty; write an application entity title of 1 to 16 characters")
+    if len(title) > LONGEST_AE_TITLE:
+        raise refuse(f"has {len(title)} characters; an application entity title has at most {LONGEST_AE_TITLE}")
+    if "\\" in title or not all(" " <= character <= "~" for character in title):
+        raise refuse("must consist of ASCII characters, without backslash and control characters (PS3.5 6.2)")
+    return title
+
+
+def _absolute(value: Path) -> Path:
+    if not value.is_absolute():
+        raise refuse("must be an absolute path (it begins with `/`), because Orthanc may start in any folder")
+    return value
+
+
+def _bucket(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]", value):
+        raise refuse("must be 3 to 63 letters, digits, dots and hyphens, with a letter or digit at both ends")
+    return value
+
+
+def _not_empty(value: str) -> str:
+    if not value.strip():
+        raise refuse("is empty; is the environment variable it comes from set?")
+    return value
+
+
+def _region(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9-]+", _not_empty(value)):
+        raise refuse('must be a region such as "eu-west-1"; servers other than AWS take "us-east-1"')
+    return value
+
+
+def _endpoint(value: str) -> str:
+    """Empty, or scheme, host and maybe port; a slash at the end is dropped."""
+    if not value:
+        return value
+    try:
+        parts = urlsplit(value)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise refuse('is not an address; write it as "https://host:port"') from None
+    if parts.scheme not in ("http", "https") or "://" not in value:
+        raise refuse('must begin with "http://" or "https://"')
+    if not host or port == 0:
+        raise refuse('must name a host and a usable port, as in "https://host:9000"')
+    if "@" in parts.netloc:
+        raise refuse("must not hold a user name or password; use AccessKey and SecretKey")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise refuse("must end after the port; a prefix of the keys belongs into RootPath")
+    return value.rstrip("/")
+
+
+def _root_path(value: str) -> str:
+    if value.startswith("/"):
+        raise refuse("must not begin with `/`: keys of objects have no leading slash")
+    if any(part in ("", ".", "..") for part in value.rstrip("/").split("/")) and value:
+        raise refuse("must be names joined by single slashes, without `.` and `..`")
+    if not value.isprintable():
+        raise refuse("must not hold control characters")
+    return value.rstrip("/")
+
+
+def _host(value: str) -> str:
+    if not value.strip() or any(character.isspace() for character in value):
+        raise refuse("must be a host name or an IP address")
+    if ":" in value:
+        try:
+            ipaddress.IPv6Address(value)
+        except ValueError:
+            raise refuse("must be a host name or an IP address; the port is an option of its own") from None
+    return value
+
+
+def _uid_pattern(value: str) -> str:
+    if not re.fullmatch(r"[0-9.*?]{1,64}", value):
+        raise refuse("must be a UID of digits and dots; `*` and `?` are wild cards")
+    return value
+
+
+def _uid(value: str) -> str:
+    if not re.fullmatch(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+", value) or len(value) > 64:
+        raise refuse("must be a UID: numbers without leading zeros joined by dots, at most 64 characters")
+    return value
+
+
+AeTitle = Annotated[str, AfterValidator(_ae_title)]
+Host = Annotated[str, AfterValidator(_host)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Uid = Annotated[str, AfterValidator(_uid)]
+UidPattern = Annotated[str, AfterValidator(_uid_pattern)]
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+BucketName = Annotated[str, AfterValidator(_bucket)]
+Region = Annotated[str, AfterValidator(_region)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
+RootPath = Annotated[str, AfterValidator(_root_path)]
+NotNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]  # a wait that must end, and must not end at once
+Pause = Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)]  # a wait that may be none
+Megabytes = Annotated[int, Field(ge=1, le=2**60), Unit("MB", MEGABYTE)]  # bytes once loaded
+MegabytesOrNone = Annotated[int, Field(ge=0, le=2**60), Unit("MB", MEGABYTE)]  # the same, or 0
