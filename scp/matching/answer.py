@@ -1,0 +1,52 @@
+"""Decoded attributes turned back into a pydicom data set, without the conversions that fail on others' values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag, Tag
+from pydicom.valuerep import PersonName
+
+from scp.matching.candidate import DEFINITE_VRS, Attribute, AttributeName, Candidate
+
+
+def add_attribute(
+    dataset: Dataset, name: AttributeName, attribute: Attribute, items: list[Dataset] | None = None
+) -> None:
+    """Add one attribute to `dataset`; `items` stand for those of a sequence, if they are not to be taken in full."""
+    if attribute.vr == "SQ":
+        chosen = [full_dataset(item) for item in attribute.values] if items is None else items
+        value: Any = Sequence(chosen)
+    else:
+        value = _value(attribute)
+    tag = _tag(dataset, name)
+    vr = DEFINITE_VRS.get(attribute.vr, attribute.vr)
+    dataset[tag] = DataElement(tag, vr, value, already_converted=True)
+
+
+def full_dataset(candidate: Candidate) -> Dataset:
+    """Everything a candidate holds, as a new data set without SpecificCharacterSet."""
+    dataset = Dataset()
+    for name, attribute in candidate.attributes.items():
+        add_attribute(dataset, name, attribute)
+    return dataset
+
+
+def _value(attribute: Attribute) -> Any:
+    values: tuple[Any, ...] = attribute.values
+    if attribute.vr == "PN":
+        values = tuple(PersonName(value) for value in values)
+    if not values:
+        return None
+    return values[0] if len(values) == 1 else list(values)
+
+
+def _tag(dataset: Dataset, name: AttributeName) -> BaseTag:
+    """The attribute's tag; a private one gets a block of its creator in this data set (PS3.5 7.8.1)."""
+    if isinstance(name, int):
+        return Tag(name)
+    group, creator, low_byte = name
+    return dataset.private_block(group, creator, create=True).get_tag(low_byte)
