@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import socket
 import time
 from pathlib import Path
@@ -161,7 +162,7 @@ def _dicom_listener(port: int) -> int:
         listener = socket.create_server(("", port), backlog=_BACKLOG)
     except OSError as error:
         raise ConfigurationRefused(
-            f"DicomPort: cannot listen on port {port}: {error.strerror}; choose a free DicomPort or stop the program "
+            f"DicomPort: cannot listen on port {port}: {os.strerror(error.errno or 0)}; choose a free DicomPort or stop the program "
             "that uses it"
         ) from None
     listener.setblocking(False)  # noqa: FBT003 -- the standard library's signature
