@@ -1,0 +1,17 @@
+"""The DIMSE services a worker offers: one module each, and the table that lists them."""
+
+from __future__ import annotations
+
+from config.settings import Settings
+from scp.orthanc_client import OrthancClient
+from scp.request import Service
+from scp.services.echo import ECHO
+from scp.services.store import StoreService
+
+
+def build_services(settings: Settings, client: OrthancClient) -> tuple[Service, ...]:
+    """The services of this worker, ready to serve from any number of threads."""
+    return (
+        ECHO,
+        StoreService(client).service(),
+    )

@@ -1,0 +1,98 @@
+"""C-STORE: a peer's instance goes to Orthanc as received (PS3.4 Annex B, Storage Service Class, level 2 Full).
+
+The encoded data set is not decoded: a Part 10 header is put in front of it and both are posted to Orthanc. Success is
+answered only after Orthanc has committed the instance.
+
+    0x0000  stored, already stored, or filtered out by a filter of Orthanc's
+    0xA700  Orthanc cannot store now: storage full, unreachable, an error of its own; the peer may send again
+    0xA900  the data set's identifiers differ from those of the request
+    0xC000  not a data set, or one without identifiers; nothing was stored
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from pydicom.uid import UID
+from pynetdicom.presentation import AllStoragePresentationContexts
+
+from scp.orthanc_client import BAD_FILE_FORMAT, INEXISTENT_TAG, OrthancClient, OrthancError, OrthancRefused
+from scp.part10 import FileMeta, file_header
+from scp.request import Request, Service
+from scp.sop_common import NotADataSet, read_sop_common
+from scp.statuses import CANNOT_UNDERSTAND, DATA_SET_DOES_NOT_MATCH, OUT_OF_RESOURCES, SUCCESS, Refusal
+
+log = logging.getLogger(__name__)
+
+STORAGE_SOP_CLASSES: Final = tuple(UID(str(context.abstract_syntax)) for context in AllStoragePresentationContexts)
+BLOCK_SIZE: Final = 1024 * 1024  # bytes read from the data set at once
+
+
+@dataclass(frozen=True)
+class StoreService:
+    """Serves C-STORE requests of any storage SOP class."""
+
+    client: OrthancClient
+
+    def service(self) -> Service:
+        return Service("C-STORE", "C_STORE", "allow_store", STORAGE_SOP_CLASSES, self.serve)
+
+    def serve(self, request: Request) -> None:
+        try:
+            self._store(request)
+        except Refusal as refusal:
+            log.warning(
+                "store_refused status=0x%04X calling_ae_title=%r address=%s bytes=%d reason=%s",
+                refusal.status,
+                request.peer.calling_ae_title,
+                request.peer.address,
+                request.data_set_length,
+                refusal.__cause__ or refusal.comment,
+            )
+            request.respond(refusal.status, ErrorComment=refusal.comment)
+        else:
+            request.respond(SUCCESS)
+
+    def _store(self, request: Request) -> None:
+        meta = _checked_meta(request)
+        header = file_header(meta, request.peer.calling_ae_title)
+
+        def body() -> Iterator[bytes]:
+            request.data_set.seek(0)
+            yield header
+            while block := request.data_set.read(BLOCK_SIZE):
+                yield block
+
+        try:
+            stored = self.client.post_instance(body, len(header) + request.data_set_length)
+        except OrthancRefused as error:
+            if error.error_code in (BAD_FILE_FORMAT, INEXISTENT_TAG):
+                raise Refusal(CANNOT_UNDERSTAND, "the data set cannot be parsed") from error
+            raise Refusal(OUT_OF_RESOURCES, "the archive cannot store the instance") from error
+        except OrthancError as error:
+            raise Refusal(OUT_OF_RESOURCES, "the archive cannot be reached") from error
+        if stored.status not in ("Success", "AlreadyStored", "FilteredOut"):
+            raise Refusal(OUT_OF_RESOURCES, "the archive did not store the instance")
+
+
+def _checked_meta(request: Request) -> FileMeta:
+    """File meta information from the request, once the data set agrees with it.
+
+    Raises:
+        Refusal: it does not (PS3.4 Table B.2-1).
+    """
+    transfer_syntax = request.context.transfer_syntax
+    sop_class_uid = str(request.message.AffectedSOPClassUID or "")
+    sop_instance_uid = str(request.message.AffectedSOPInstanceUID or "")
+    try:
+        found = read_sop_common(request.data_set, transfer_syntax)
+    except NotADataSet as error:
+        raise Refusal(CANNOT_UNDERSTAND, "not a data set in the negotiated transfer syntax") from error
+    if not (found.sop_class_uid and found.sop_instance_uid):
+        raise Refusal(CANNOT_UNDERSTAND, "SOPClassUID or SOPInstanceUID is missing in the data set")
+    if (found.sop_class_uid, found.sop_instance_uid) != (sop_class_uid, sop_instance_uid):
+        raise Refusal(DATA_SET_DOES_NOT_MATCH, "SOPClassUID or SOPInstanceUID differs from the request")
+    return FileMeta(sop_class_uid, sop_instance_uid, transfer_syntax)
