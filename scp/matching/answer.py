@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydicom.dataelem import DataElement
+from pydicom.config import IGNORE
+from pydicom.dataelem import DataElement, empty_value_for_VR
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
@@ -38,9 +39,9 @@ def full_dataset(candidate: Candidate) -> Dataset:
 def _value(attribute: Attribute) -> Any:
     values: tuple[Any, ...] = attribute.values
     if attribute.vr == "PN":
-        values = tuple(PersonName(value) for value in values)
+        values = tuple(PersonName(value, validation_mode=IGNORE) for value in values)
     if not values:
-        return None
+        return empty_value_for_VR(attribute.vr)
     return values[0] if len(values) == 1 else list(values)
 
 

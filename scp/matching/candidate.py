@@ -37,6 +37,7 @@ TEXT_VRS: Final = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI
 NUMBER_FORMATS: Final = {
     "US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d", "US or SS": "H",
 }  # fmt: skip
+ITEM_TAGS: Final = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00", b"\xfe\xff\xdd\xe0")  # or the sequence's end at once
 DEFINITE_VRS: Final = {"US or SS": "US", "US or OW": "OW", "US or SS or OW": "OW", "OB or OW": "OW"}
 
 
@@ -195,6 +196,8 @@ def _dictionary_vr(tag: int) -> str:
 
 
 def _items(dataset: Dataset, element: DataElement | RawDataElement) -> Iterable[Dataset]:
+    if isinstance(element, RawDataElement) and element.value and element.value[:4] not in ITEM_TAGS:
+        raise Undecodable(f"{element.tag} is not a sequence")  # pydicom would only log a warning
     try:
         value = dataset[element.tag].value  # pydicom parses sequences of defined length only now
     except Exception as error:  # whatever pydicom meets in damaged bytes
@@ -250,8 +253,8 @@ def _decode_text(value: bytes, vr: str, encodings: tuple[str, ...]) -> str:
     """Never raises: what the character set does not have becomes U+FFFD."""
     if vr not in CHARACTER_SET_VRS:
         return value.decode("latin_1")
-    if b"\x1b" in value:  # code extensions
-        return decode_bytes(value, encodings, TEXT_VR_DELIMS)
+    if b"\x1b" in value:  # code extensions; pydicom leaves the escape sequence of ISO 2022 IR 58 in the text
+        return decode_bytes(value, encodings, TEXT_VR_DELIMS).replace("\x1b$)A", "")
     return value.decode(encodings[0], errors="replace")
 
 

@@ -65,7 +65,7 @@ def combine(
     if dates is None or times is None:
         return None
     start = -EVER if dates.first.start == -EVER else dates.first.start + max(times.first.start, 0)
-    end = EVER if dates.last.end == EVER else dates.last.start + min(times.last.end, DAY + 1)
+    end = EVER if dates.last.end == EVER else dates.last.start + min(times.last.end, DAY)
     local = options.timezone_offset
     asked = local if keys.timezone_offset is None else keys.timezone_offset
     return Interval(date_name, time_name, dates, start, end, asked, local)

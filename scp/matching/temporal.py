@@ -2,7 +2,8 @@
 
 They are matched by meaning, not as strings (PS3.4 C.2.2.2.1.3): `2230` equals `223000`, `1998.08.22` (ACR-NEMA) equals
 `19980822`. A value that leaves out components means the first moment it could be; as the end of a range it means the
-last: `-12` includes 12:59:59. Seconds may be 60 (leap second). Inside, everything is microseconds: of the day for TM,
+last: `-12` includes 12:59:59. Second 60 (a leap second) is the last
+microsecond of its minute. Inside, everything is microseconds: of the day for TM,
 since 0001-01-01 for DA and DT, so that a date and a time add up to a date-time.
 """
 
@@ -79,7 +80,10 @@ def parse_time(text: str) -> Moment | None:
     hours, minutes, seconds, fraction = match.groups()
     if int(hours) > 23 or int(minutes or 0) > 59 or int(seconds or 0) > 60:
         return None
-    start = int(hours) * HOUR + int(minutes or 0) * MINUTE + int(seconds or 0) * SECOND
+    start = int(hours) * HOUR + int(minutes or 0) * MINUTE
+    if seconds == "60":  # a leap second belongs to its minute
+        return Moment(start + MINUTE - 1, start + MINUTE)
+    start += int(seconds or 0) * SECOND
     if fraction:
         return Moment(start + int(fraction.ljust(6, "0")), start + int(fraction.ljust(6, "9")) + 1)
     return Moment(start, start + (SECOND if seconds else MINUTE if minutes else HOUR))
