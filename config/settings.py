@@ -189,6 +189,28 @@ class DicomSettings(Frozen):
     scu_tls: Annotated[TlsSettings | None, Derived()] = None  # what we show to modalities with UseDicomTls
     processes: Annotated[Positive, Field(le=64)] = 2  # Isen.Dicom from here on; default: one per CPU, 2 to 8
     maximum_associations: Annotated[Positive, Field(le=10000)] = 200  # over all workers
+    maximum_associations_per_address: NotNegative = 0  # over all workers; 0 = none: gateways hide whole departments
+    maximum_associations_per_ae_title: NotNegative = 0  # of one calling AE title, over all workers; 0 = none
+    maximum_connections: Positive = 256  # per worker, not associated yet; past it the oldest one is closed
+    associate_timeout: Seconds = 10.0  # from the connection to the whole A-ASSOCIATE-RQ (ARTIM, PS3.8 9.1.5)
+    tls_handshake_timeout: Seconds = 5.0
+    pdu_timeout: Seconds = 10.0  # without a byte in the middle of a PDU
+    minimum_receive_rate: NotNegative = 1024  # bytes per second, over a whole message; 0 = none
+    slow_message_grace: Pause = 30.0  # seconds before the rate counts
+    maximum_associate_length: Annotated[int, Field(ge=4096)] = 262144  # bytes of an A-ASSOCIATE-RQ; 128 contexts fit
+    maximum_user_items: Positive = 512  # of the user information: roles and extended negotiation of 128 contexts
+    maximum_command_length: Annotated[int, Field(ge=1024)] = 65536  # bytes of a command set
+    maximum_identifier_length: Positive = 4 * MEGABYTE  # bytes of any data set that is decoded, all but C-STORE's
+    maximum_data_set_length: Positive = 4096 * MEGABYTE  # bytes of a C-STORE data set
+    maximum_inflated_length: Positive = 16 * MEGABYTE  # bytes of a deflated identifier
+    maximum_sequence_depth: Annotated[int, Field(ge=1, le=100)] = 64  # levels; what Orthanc and DCMTK chose
+    data_set_memory: NotNegative = 4 * MEGABYTE  # bytes; a longer data set goes to a file while it arrives
+    total_data_set_memory: NotNegative = 128 * MEGABYTE  # bytes, per worker; when used up, files
+    receive_directory: AbsolutePath | None = None  # of those files; default: `receiving` in Storage's SpoolDirectory
+    maximum_worker_memory: NotNegative = 1024 * MEGABYTE  # bytes resident; past it a worker is replaced; 0 = never
+    drain_timeout: Seconds = 20.0  # for the operations under way when a worker is to end
+    user_identity_required: bool = False  # PS3.7 D.3.3.7; refuses peers that send none or an unknown one
+    user_identities: dict[str, str] = Field(default={}, repr=False)  # user name: passcode, empty = user name alone
 
 
 class WorklistSettings(Frozen):

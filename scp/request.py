@@ -112,3 +112,5 @@ class Service:
     permission: str  # the Allow* flag that governs it, as in config.settings.Modality: "allow_find"
     sop_classes: tuple[UID, ...]
     serve: Callable[[Request], None]
+    # SOP Class Extended Negotiation: the requestor's application information to ours (PS3.7 D.3.3.5)
+    negotiate: Callable[[bytes], bytes] | None = None

@@ -1,6 +1,6 @@
 """An association we open to send instances: C-MOVE's outgoing side, event-driven and with TCP_NODELAY.
 
-    with open_association("10.0.0.7", 104, "ISEN", "VIEWER", [(CTImageStorage, (ExplicitVRLittleEndian,))]) as association:
+    with open_association("10.0.0.7", 104, "ISEN", "VIEWER", [(CTImageStorage, [JPEGBaseline8Bit])]) as association:
         status = association.store(encoded, CTImageStorage, instance_uid, ExplicitVRLittleEndian, originator)
 
 Not thread-safe: one thread uses an association at a time; open several to send in parallel.

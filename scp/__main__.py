@@ -1,0 +1,40 @@
+"""`python -m scp`: an SCP worker, started by the plugin (see `config.child_process`)."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from config.child_process import ParentLine
+from config.logging_setup import set_up_logging
+from config.settings import Settings
+from scp.orthanc_client import OrthancClient
+from scp.request import Service
+from scp.services import build_services
+from scp.worker import CannotStart, Worker
+
+
+def _services(settings: Settings, launch: dict[str, Any]) -> Iterable[Service]:
+    return build_services(settings, OrthancClient(settings.orthanc, launch.get("Token", "")))
+
+
+def main() -> None:
+    """Serve until the parent ends this process or it has drained."""
+    line = ParentLine()
+    try:
+        launch = line.launch_message()
+        set_up_logging(f"scp-{launch['Worker']}")
+        worker = Worker(launch, line, _services)
+    except EOFError:
+        return
+    except CannotStart as refusal:
+        line.refuse(str(refusal))
+    worker.run()
+    logging.shutdown()
+    os._exit(0)  # operations that outlived the drain may still hold threads
+
+
+if __name__ == "__main__":
+    main()
