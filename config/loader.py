@@ -17,7 +17,12 @@ from config.section import Section, own_options, read, refuse_unknown
 from config.settings import DicomSettings, OrthancSettings, Settings, StorageSettings, WorklistSettings
 from config.storage import orthanc_file, read_storage
 
-_FOREIGN_STORAGE = ("AdvancedStorage", "AzureBlobStorage", "DelayedDeletion", "GoogleCloudStorage")
+_FOREIGN_STORAGE = {  # sections of other storage plugins: whether they are on when they do not say
+    "AdvancedStorage": False,
+    "AzureBlobStorage": True,
+    "DelayedDeletion": False,
+    "GoogleCloudStorage": True,
+}
 _FOREIGN_WORKLISTS = (  # options of Orthanc's newer worklist plugin without a counterpart here
     "DeleteWorklistsDelay",
     "DeleteWorklistsOnStableStudy",
@@ -107,9 +112,9 @@ def _check_plugin(root: Section, capabilities: Capabilities, findings: Findings)
             'must be true, or reading an attachment can block Orthanc for ever: write "Python": {"Path": …, '
             '"AllowThreads": true} in place of PythonScript',
         )
-    for name in _FOREIGN_STORAGE:
+    for name, on in _FOREIGN_STORAGE.items():
         other = root.options.get(name)
-        if isinstance(other, dict) and other.get("Enable", name.endswith("BlobStorage")) is True:
+        if isinstance(other, dict) and other.get("Enable", on) is True:
             findings.warn(
                 name, "its plugin wants the storage area too; only one can have it, so do not load that plugin"
             )

@@ -42,10 +42,9 @@ class Findings:
     warnings: list[str] = field(default_factory=list)
 
     def refuse(self, path: str, message: str) -> None:
-        """Note a mistake; the configuration will not be used."""
-        problem = Problem(path, message)
-        if problem not in self.problems:
-            self.problems.append(problem)
+        """Note a mistake; the configuration will not be used. The first complaint about an option is enough."""
+        if all(problem.path != path for problem in self.problems):
+            self.problems.append(Problem(path, message))
 
     def warn(self, path: str, message: str) -> None:
         """Note something the administrator should know; the configuration can be used."""
