@@ -19,6 +19,7 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 from backend.stack.processes import Process, wait_until
+from config.orthanc_files import read_files
 
 APPLICATION: Final = Path(__file__).parents[2]  # the folder of orthanc_plugin.py
 BUCKET: Final = "dicom"
@@ -36,9 +37,9 @@ class NotStarted(Exception):
 
 
 def configuration(folder: Path, endpoint: str, http_port: int, dicom_port: int) -> dict[str, Any]:
-    """Orthanc's configuration for a stack below `folder`, reachable over HTTP from this machine only."""
-    return {
-        "Name": "Isen",
+    """`config/orthanc.json` made to run below `folder`, reachable over HTTP from this machine only."""
+    example = read_files([APPLICATION / "config" / "orthanc.json"], {}).configuration
+    changes = {
         "StorageDirectory": str(folder / "index"),
         "IndexDirectory": str(folder / "index"),
         "Plugins": [str(_plugin())],
@@ -64,9 +65,10 @@ def configuration(folder: Path, endpoint: str, http_port: int, dicom_port: int) 
                 "AllowVolatileSpool": True,  # the embedded S3 forgets everything anyway
                 "CacheDirectory": str(folder / "cache"),
             },
+            "Worklists": {"Enable": True, "Directory": str(folder / "worklists")},
         },
-        "Worklists": {"Directory": str(folder / "worklists")},
     }
+    return merged(example, changes)
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,10 @@ class S3Server:
             self.stop()
             raise
 
+    @property
+    def is_running(self) -> bool:
+        return self._process.exit_code is None
+
     def stop(self) -> None:
         self._process.stop()
 
