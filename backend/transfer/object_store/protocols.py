@@ -1,0 +1,115 @@
+"""The object store as the rest of the transfer process sees it: one Protocol per operation.
+
+What holds for all of them: thread-safe; keys are write-once here, so the same bytes may be put again at any time; every
+call ends in bounded time; failures are `errors.ObjectStoreError`, and an operation that failed may still have taken
+effect (a time-out does not say that the server did nothing). Digests are SHA-256, 32 raw bytes. Ranges are half open.
+`tests/contract/test_object_store.py` runs on every implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from io import BufferedIOBase
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class ObjectAttributes:
+    """What the store tells about an object without its bytes."""
+
+    size: int  # bytes
+    digest: bytes | None  # None: whoever stored it left none, as Orthanc's own S3 plugin does
+
+
+@dataclass(frozen=True)
+class ListedObject:
+    """One entry of a listing."""
+
+    key: str
+    size: int  # bytes
+
+
+class OpenObject(Protocol):
+    """An object being read; it cannot be read twice."""
+
+    @property
+    def attributes(self) -> ObjectAttributes: ...
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes in order.
+
+        Raises:
+            Unreachable: the connection broke before `attributes.size` bytes had come. The bytes are not compared with
+                the digest: that is the caller's part.
+        """
+        ...
+
+
+class PutObject(Protocol):
+    def put(self, key: str, content: BufferedIOBase, size: int, digest: bytes) -> None:
+        """Store `size` bytes of `content`, read from its start, with their digest.
+
+        When this returns the store has confirmed these very bytes. Nothing is left behind of a large object whose
+        upload failed, unless the store could not be told.
+
+        Raises:
+            ContentChanged: the content does not hash to `digest`; the object was not written.
+            ObjectStoreError: not confirmed.
+        """
+        ...
+
+
+class GetObject(Protocol):
+    def get(self, key: str) -> AbstractContextManager[OpenObject]:
+        """Open an object.
+
+        Raises:
+            ObjectMissing: there is none, and the store would tell if there were.
+            ObjectArchived: it lies in an archive class.
+        """
+        ...
+
+
+class GetRange(Protocol):
+    def get_range(self, key: str, start: int, end: int) -> bytes:
+        """The bytes `start` to `end`, exclusive; never fewer. A range cannot be verified with the digest.
+
+        Raises:
+            ObjectMissing: there is none.
+            ObjectCorrupted: the object is shorter than `end`.
+        """
+        ...
+
+
+class HeadObject(Protocol):
+    def head(self, key: str) -> ObjectAttributes:
+        """Size and digest.
+
+        Raises:
+            ObjectMissing: there is none. Some stores also answer this for a missing bucket.
+        """
+        ...
+
+
+class DeleteObject(Protocol):
+    def delete(self, key: str) -> None:
+        """After this the key does not exist; it need not have existed. A versioned bucket keeps the bytes."""
+        ...
+
+
+class ListObjects(Protocol):
+    def list(self, prefix: str) -> Iterator[ListedObject]:
+        """Every object whose key begins with `prefix`, in the order of their keys' bytes, page by page."""
+        ...
+
+
+class CreateBucket(Protocol):
+    def create_bucket(self) -> None:
+        """Make the bucket of the settings; one that is ours already is left as it is."""
+        ...
+
+
+class ObjectStore(PutObject, GetObject, GetRange, HeadObject, DeleteObject, ListObjects, CreateBucket, Protocol):
+    """Everything; take the narrowest Protocol that will do."""

@@ -1,0 +1,251 @@
+"""Amazon S3, MinIO, Ceph RGW and whatever else speaks S3.
+
+boto3 finds endpoint, addressing style and credentials, and does what is rare; `S3Connection` puts, gets, heads and
+deletes single objects. That the object is what was put rests on this: the content is hashed before anything is sent;
+its SHA-256 is signed as the payload hash and goes with it as `x-amz-checksum-sha256`, so that the server refuses other
+bytes; and the answer must carry that checksum, or an ETag that is the content's MD5, or the object is read back,
+because some servers verify nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import file_digest, md5, sha256
+from io import BufferedIOBase
+from typing import TYPE_CHECKING, Any, Final
+
+from backend.transfer.object_store.errors import ContentChanged, CredentialsRefused, ObjectCorrupted, Unreachable
+from backend.transfer.object_store.protocols import ListedObject, ObjectAttributes
+from backend.transfer.object_store.s3_client import BotoBucket, translated
+from backend.transfer.object_store.s3_connection import S3Connection
+from backend.transfer.object_store.s3_multipart import upload_in_parts
+from backend.transfer.object_store.s3_signature import Signature
+
+if TYPE_CHECKING:
+    import urllib3
+
+    from config.settings import StorageSettings
+
+_BLOCK: Final = 256 * 1024  # bytes per send; each has the whole time-out for itself
+_IN_MEMORY: Final = 8 * 1024 * 1024  # bytes; a larger content is read twice instead
+_CHUNK: Final = 1024 * 1024  # bytes, at most, of one read
+_DIGEST: Final = "x-amz-meta-sha256"
+_RELOAD_INTERVAL: Final = 30.0  # seconds between two looks for other credentials
+
+
+class S3ObjectStore:
+    """One bucket, and one pool of connections to it."""
+
+    def __init__(self, settings: StorageSettings, connections: int) -> None:
+        """`connections` is how many threads will use this object at once; no request is sent yet.
+
+        Raises:
+            UnusableSettings: endpoint, bucket name or CA certificates cannot be used.
+            CredentialsRefused: there are none.
+        """
+        self._settings = settings
+        self._connections = connections
+        self._reloading = threading.Lock()
+        self._etag_is_md5 = True  # until the server shows otherwise
+        self._connect()
+
+    def put(self, key: str, content: BufferedIOBase, size: int, digest: bytes) -> None:
+        if size > self._settings.multipart_threshold:
+            self._put_in_parts(key, content, size, digest)
+            return
+        content.seek(0)
+        if size <= _IN_MEMORY:
+            body = memoryview(content.read(size))
+            found = sha256(body).digest() if len(body) == size else b""
+        else:
+            body = None
+            found = file_digest(content, "sha256").digest()
+        if found != digest:
+            raise ContentChanged(f"the content for {key} is not what its digest says")
+        headers = {_DIGEST: digest.hex(), "x-amz-checksum-sha256": b64encode(digest).decode()}
+        sending = self._connection.request(
+            "PUT",
+            "PutObject",
+            key,
+            headers=headers,
+            body=lambda: _slices(body) if body is not None else _blocks(content, size),
+            size=size,
+            payload_hash=digest.hex(),
+        )
+        try:
+            with self._renewing(), sending as response:
+                confirmed = self._is_confirmed(response.headers, digest, body if body is not None else content)
+        except _ContentUnreadable as failure:
+            raise failure.error from None
+        if not confirmed:
+            self._read_back(key, size, digest)
+
+    @contextmanager
+    def get(self, key: str) -> Iterator[_OpenS3Object]:
+        with self._renewing(), self._connection.request("GET", "GetObject", key) as response:
+            yield _OpenS3Object(key, response)
+
+    def get_range(self, key: str, start: int, end: int) -> bytes:
+        headers = {"range": f"bytes={start}-{end - 1}"}
+        with self._renewing(), self._connection.request("GET", "GetObject", key, headers=headers) as response:
+            body = response.read()
+        if response.status == 200:  # the server knows no ranges
+            body = body[start:end]
+        if len(body) != end - start:
+            raise ObjectCorrupted(f"{key} ends before byte {end}")
+        return body
+
+    def head(self, key: str) -> ObjectAttributes:
+        with self._renewing(), self._connection.request("HEAD", "HeadObject", key) as response:
+            return _attributes(key, response)
+
+    def delete(self, key: str) -> None:
+        with self._renewing(), self._connection.request("DELETE", "DeleteObject", key):
+            pass
+
+    def list(self, prefix: str) -> Iterator[ListedObject]:
+        pages = self._bucket.client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket.name, Prefix=prefix)
+        with self._renewing(), translated("ListObjectsV2", None):
+            for page in pages:
+                for entry in page.get("Contents", []):
+                    yield ListedObject(entry["Key"], entry["Size"])
+
+    def create_bucket(self) -> None:
+        client = self._bucket.client
+        with translated("CreateBucket", None):
+            try:
+                if self._bucket.region == "us-east-1":  # the one region that must not be named
+                    client.create_bucket(Bucket=self._bucket.name)
+                else:
+                    client.create_bucket(
+                        Bucket=self._bucket.name,
+                        CreateBucketConfiguration={"LocationConstraint": self._bucket.region},  # type: ignore[typeddict-item]  # a str, not one of the literals
+                    )
+            except client.exceptions.BucketAlreadyOwnedByYou:
+                pass
+
+    def _connect(self) -> None:
+        settings = self._settings
+        self._bucket = BotoBucket(settings, self._connections)
+        self._connected_at = time.monotonic()
+        self._connection = S3Connection(
+            self._bucket.url(),
+            Signature(settings.region),
+            self._bucket.keys,
+            tls=self._bucket.tls,
+            connections=self._connections,
+            connect_timeout=settings.connect_timeout,
+            request_timeout=settings.request_timeout,
+        )
+
+    @contextmanager
+    def _renewing(self) -> Iterator[None]:
+        """Look for other credentials after S3 has refused these: somebody may have replaced them in their file."""
+        try:
+            yield
+        except CredentialsRefused:
+            with self._reloading:
+                if not self._settings.access_key and time.monotonic() - self._connected_at > _RELOAD_INTERVAL:
+                    self._connect()
+            raise
+
+    def _put_in_parts(self, key: str, content: BufferedIOBase, size: int, digest: bytes) -> None:
+        content.seek(0)
+        if file_digest(content, "sha256").digest() != digest:
+            raise ContentChanged(f"the content for {key} is not what its digest says")
+        with self._renewing(), translated("multipart upload of", key):
+            confirmed = upload_in_parts(self._bucket, key, content, size, digest, confirmed=self._is_confirmed)
+        stored = self.head(key)
+        if stored.size != size:
+            raise ObjectCorrupted(f"{key} has {stored.size} bytes in the bucket, {size} were sent")
+        if not confirmed:
+            self._read_back(key, size, digest)
+
+    def _is_confirmed(self, answer: Mapping[str, Any], digest: bytes, body: Any) -> bool:
+        """Whether the answer proves that these bytes arrived; False: it says nothing about them.
+
+        Raises:
+            ObjectCorrupted: other bytes arrived.
+        """
+        checksum = answer.get("x-amz-checksum-sha256")
+        if checksum is not None:
+            if checksum != b64encode(digest).decode():
+                raise ObjectCorrupted("the server says that it received other bytes than were sent")
+            return True
+        if not self._etag_is_md5:
+            return False
+        if hasattr(body, "seek"):
+            body.seek(0)
+            computed = file_digest(body, _md5)
+        else:
+            computed = _md5(body)
+        self._etag_is_md5 = answer.get("etag", "").strip('"') == computed.hexdigest()
+        return self._etag_is_md5
+
+    def _read_back(self, key: str, size: int, digest: bytes) -> None:
+        found = sha256()
+        with self.get(key) as stored:
+            for chunk in stored.chunks():
+                found.update(chunk)
+        if stored.attributes.size != size or found.digest() != digest:
+            self._etag_is_md5 = True  # it was right
+            raise ObjectCorrupted(f"{key} read back from the bucket is not what was sent")
+
+
+class _OpenS3Object:
+    def __init__(self, key: str, response: urllib3.BaseHTTPResponse) -> None:
+        self.attributes = _attributes(key, response)
+        self._key = key
+        self._response = response
+
+    def chunks(self) -> Iterator[bytes]:
+        missing = self.attributes.size
+        while missing > 0:
+            # read1, not read: a server that sends a byte now and then must not hold us until a chunk is full
+            chunk = self._response.read1(min(missing, _CHUNK))
+            if not chunk:
+                raise Unreachable(f"GetObject {self._key}: the connection ended {missing} bytes early")
+            missing -= len(chunk)
+            yield chunk
+
+
+class _ContentUnreadable(Exception):
+    """Carries an error of the local disk past urllib3, which would take it for one of the network."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+
+
+def _slices(body: memoryview) -> Iterator[memoryview]:
+    for start in range(0, len(body), _BLOCK):
+        yield body[start : start + _BLOCK]
+
+
+def _blocks(content: BufferedIOBase, size: int) -> Iterator[bytes]:
+    try:
+        content.seek(0)
+        while size > 0:
+            block = content.read(min(size, _BLOCK))
+            if not block:
+                raise _ContentUnreadable(OSError("the file became shorter while it was uploaded"))
+            size -= len(block)
+            yield block
+    except OSError as error:
+        raise _ContentUnreadable(error) from error
+
+
+def _attributes(key: str, response: urllib3.BaseHTTPResponse) -> ObjectAttributes:
+    try:
+        size = int(response.headers["content-length"])
+        digest = bytes.fromhex(response.headers.get(_DIGEST, ""))
+    except (KeyError, ValueError):
+        raise ObjectCorrupted(f"the answer for {key} lacks its length, or its digest is not hexadecimal") from None
+    return ObjectAttributes(size, digest or None)
+
+
+def _md5(data: Any = b"") -> Any:
+    return md5(data, usedforsecurity=False)

@@ -1,0 +1,98 @@
+"""A large object uploaded in parts: nothing of it is visible before the last step, nothing is left behind if it fails.
+
+The server bills parts of uploads that were never completed, and does not list them as objects. So a failed upload is
+aborted at once, and one that a crash left behind is aborted when the same key is uploaded again; no journal is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
+from io import BufferedIOBase
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from backend.transfer.object_store.errors import ContentChanged
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+
+    from backend.transfer.object_store.s3_client import BotoBucket
+
+_SMALLEST_PART: Final = 16 * 1024 * 1024  # bytes; S3 asks for 5 MiB at least
+_MOST_PARTS: Final = 10_000
+
+Confirmed = Callable[[Mapping[str, Any], bytes, bytes], bool]
+
+
+def upload_in_parts(
+    bucket: BotoBucket,
+    key: str,
+    content: BufferedIOBase,
+    size: int,
+    digest: bytes,
+    *,
+    confirmed: Confirmed,
+) -> bool:
+    """Upload `content` and complete it; the caller translates botocore's exceptions.
+
+    `confirmed(headers, digest, body)` judges the answer to each part; the result says whether it was true of all.
+
+    Raises:
+        ContentChanged: the bytes read do not hash to `digest`; the upload was aborted.
+    """
+    _abort_earlier(bucket, key)
+    client = bucket.client
+    upload_id = client.create_multipart_upload(
+        Bucket=bucket.name, Key=key, Metadata={"sha256": digest.hex()}, ChecksumAlgorithm="SHA256"
+    )["UploadId"]
+    try:
+        parts, found, all_confirmed = _upload_parts(bucket, upload_id, key, _read_parts(content, size), confirmed)
+        if found != digest:
+            raise ContentChanged(f"the content for {key} changed while it was uploaded")
+        client.complete_multipart_upload(
+            Bucket=bucket.name, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}
+        )
+    except BaseException:
+        with contextlib.suppress(ClientError, BotoCoreError):  # the next attempt aborts it
+            client.abort_multipart_upload(Bucket=bucket.name, Key=key, UploadId=upload_id)
+        raise
+    return all_confirmed
+
+
+def _upload_parts(
+    bucket: BotoBucket, upload_id: str, key: str, bodies: Iterator[bytes], confirmed: Confirmed
+) -> tuple[list[CompletedPartTypeDef], bytes, bool]:
+    """Returns the parts, the SHA-256 of all their bytes, and whether the server confirmed each."""
+    whole = sha256()
+    parts: list[CompletedPartTypeDef] = []
+    all_confirmed = True
+    for number, body in enumerate(bodies, 1):
+        whole.update(body)
+        digest = sha256(body).digest()
+        checksum = b64encode(digest).decode()
+        answer = bucket.client.upload_part(
+            Bucket=bucket.name, Key=key, UploadId=upload_id, PartNumber=number, Body=body, ChecksumSHA256=checksum
+        )
+        all_confirmed &= confirmed(answer["ResponseMetadata"]["HTTPHeaders"], digest, body)
+        parts.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": checksum})
+    return parts, whole.digest(), all_confirmed
+
+
+def _read_parts(content: BufferedIOBase, size: int) -> Iterator[bytes]:
+    part_size = max(_SMALLEST_PART, -(-size // _MOST_PARTS))
+    content.seek(0)
+    while body := content.read(part_size):
+        yield body
+
+
+def _abort_earlier(bucket: BotoBucket, key: str) -> None:
+    """Abort uploads of this key that were never completed; only this process uploads it."""
+    with contextlib.suppress(ClientError):  # listing them may not be allowed; a lifecycle rule is then what cleans up
+        listed = bucket.client.list_multipart_uploads(Bucket=bucket.name, Prefix=key)
+        for upload in listed.get("Uploads", []):
+            if upload["Key"] == key:
+                bucket.client.abort_multipart_upload(Bucket=bucket.name, Key=key, UploadId=upload["UploadId"])

@@ -1,0 +1,169 @@
+"""What every object store promises: the same suite on memory, on a moto server over HTTP, on a verifying fake."""
+
+from __future__ import annotations
+
+import uuid
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from backend.stack.s3_server import S3Server
+from backend.transfer.object_store.errors import BucketMissing, ContentChanged, ObjectCorrupted, ObjectMissing
+from backend.transfer.object_store.memory import MemoryObjectStore
+from backend.transfer.object_store.protocols import ObjectAttributes, ObjectStore
+from backend.transfer.object_store.s3 import S3ObjectStore
+from config.settings import MEGABYTE, StorageSettings
+from tests.fakes import s3_faults
+
+BODY = bytes(range(256)) * 5000
+LARGE = 20 * MEGABYTE + 12345
+IMPLEMENTATIONS = ("memory", "path style", "virtual hosted")
+KEYS = ("a.dcm", "a/b/c.dcm.head", "with space+plus&ampersand=?.dcm", "Ünïcode/文件.json", "dots/../and//slashes~'()*!")
+
+
+def settings(url: str, bucket: str, **options: object) -> StorageSettings:
+    return StorageSettings.model_validate(
+        {
+            "BucketName": bucket,
+            "Region": "eu-west-1",
+            "Endpoint": url,
+            "AccessKey": s3_faults.ACCESS_KEY,
+            "SecretKey": SecretStr(s3_faults.SECRET_KEY),
+            "VirtualAddressing": False,
+            "SpoolDirectory": Path("/nonexistent"),
+            "CacheDirectory": Path("/nonexistent"),
+            "MultipartThreshold": 17 * MEGABYTE,
+            **options,
+        }
+    )
+
+
+def put(store: ObjectStore, key: str, body: bytes) -> None:
+    store.put(key, BytesIO(body), len(body), sha256(body).digest())
+
+
+def read(store: ObjectStore, key: str) -> tuple[ObjectAttributes, bytes]:
+    with store.get(key) as found:
+        return found.attributes, b"".join(found.chunks())
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def without_bucket(request: pytest.FixtureRequest, moto: S3Server, names_below_localhost: None) -> ObjectStore:
+    if request.param == "memory":
+        return MemoryObjectStore(bucket_exists=False)
+    bucket = f"bucket-{uuid.uuid4()}"
+    if request.param == "path style":
+        return S3ObjectStore(settings(moto.url, bucket), 4)
+    return S3ObjectStore(settings(f"http://localhost:{moto.port}", bucket, VirtualAddressing=True), 4)
+
+
+@pytest.fixture
+def store(without_bucket: ObjectStore) -> ObjectStore:
+    without_bucket.create_bucket()
+    return without_bucket
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, len(BODY)])
+def test_what_was_put_is_got_with_its_digest(store: ObjectStore, size: int) -> None:
+    body = BODY[:size]
+    put(store, "key", body)
+    assert read(store, "key") == (ObjectAttributes(size, sha256(body).digest()), body)
+
+
+def test_an_object_larger_than_the_multipart_threshold_is_whole(store: ObjectStore) -> None:
+    body = BODY * (LARGE // len(BODY) + 1)
+    body = body[:LARGE]
+    put(store, "large", body)
+    assert store.head("large") == ObjectAttributes(LARGE, sha256(body).digest())
+    assert read(store, "large")[1] == body
+
+
+def test_an_object_read_from_disk_in_blocks_is_whole(store: ObjectStore, folder: Path) -> None:
+    body = BODY * (10 * MEGABYTE // len(BODY))
+    file = folder / "content"
+    file.write_bytes(body)
+    with file.open("rb") as content:
+        content.seek(100)  # the contract says: from its start
+        store.put("blocks", content, len(body), sha256(body).digest())
+    assert read(store, "blocks")[1] == body
+
+
+@pytest.mark.parametrize("size", [1000, 10 * MEGABYTE, LARGE])
+def test_content_that_is_not_what_its_digest_says_is_never_stored(store: ObjectStore, size: int) -> None:
+    with pytest.raises(ContentChanged):
+        store.put("damaged", BytesIO(bytes(size)), size, sha256(b"something else").digest())
+    with pytest.raises(ObjectMissing):
+        store.head("damaged")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_any_key_can_be_put_got_listed_and_deleted(store: ObjectStore, key: str) -> None:
+    put(store, key, b"bytes")
+    assert read(store, key)[1] == b"bytes"
+    assert [entry.key for entry in store.list("")] == [key]
+    store.delete(key)
+    assert list(store.list("")) == []
+
+
+def test_putting_again_replaces(store: ObjectStore) -> None:
+    put(store, "key", b"first")
+    put(store, "key", b"second")
+    assert read(store, "key")[1] == b"second"
+
+
+def test_a_missing_object_is_told_from_everything_else(store: ObjectStore) -> None:
+    with pytest.raises(ObjectMissing), store.get("absent"):
+        pass
+    with pytest.raises(ObjectMissing):
+        store.head("absent")
+    with pytest.raises(ObjectMissing):
+        store.get_range("absent", 0, 1)
+
+
+def test_deleting_twice_and_deleting_nothing_succeed(store: ObjectStore) -> None:
+    put(store, "key", b"bytes")
+    store.delete("key")
+    store.delete("key")
+    store.delete("never there")
+    with pytest.raises(ObjectMissing):
+        store.head("key")
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 1), (10, 5000), (len(BODY) - 1, len(BODY)), (0, len(BODY))])
+def test_a_range_is_half_open(store: ObjectStore, start: int, end: int) -> None:
+    put(store, "key", BODY)
+    assert store.get_range("key", start, end) == BODY[start:end]
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 101), (99, 200), (100, 101), (5000, 6000)])
+def test_a_range_beyond_the_end_means_a_truncated_object(store: ObjectStore, start: int, end: int) -> None:
+    put(store, "key", BODY[:100])
+    with pytest.raises(ObjectCorrupted):
+        store.get_range("key", start, end)
+
+
+def test_listing_goes_beyond_one_page_and_keeps_to_the_prefix(store: ObjectStore) -> None:
+    for number in range(1003):
+        put(store, f"many/{number:04}", b"x" * (number % 3))
+    put(store, "other", b"")
+    listed = list(store.list("many/"))
+    assert [entry.key for entry in listed] == [f"many/{number:04}" for number in range(1003)]
+    assert [entry.size for entry in listed[:4]] == [0, 1, 2, 0]
+
+
+def test_a_missing_bucket_is_named_as_such(without_bucket: ObjectStore) -> None:
+    with pytest.raises(BucketMissing):
+        put(without_bucket, "key", b"bytes")
+    with pytest.raises(BucketMissing), without_bucket.get("key"):
+        pass
+    with pytest.raises(BucketMissing):
+        list(without_bucket.list(""))
+
+
+def test_creating_the_bucket_twice_leaves_its_objects(store: ObjectStore) -> None:
+    put(store, "key", b"bytes")
+    store.create_bucket()
+    assert read(store, "key")[1] == b"bytes"
