@@ -1,21 +1,55 @@
-"""An association we open to send instances: C-MOVE's outgoing side, event-driven and with TCP_NODELAY.
+"""An association we open to send instances: C-MOVE's outgoing side, event-driven, bounded, with TCP_NODELAY.
 
     with open_association("10.0.0.7", 104, "ISEN", "VIEWER", [(CTImageStorage, [JPEGBaseline8Bit])]) as association:
-        status = association.store(encoded, CTImageStorage, instance_uid, ExplicitVRLittleEndian, originator)
+        status = association.store(encoded, CTImageStorage, instance_uid, JPEGBaseline8Bit, originator)
 
 Not thread-safe: one thread uses an association at a time; open several to send in parallel.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
+import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Final, Self
 
-from config.settings import TlsSettings
+from config.settings import DicomSettings, TlsSettings
+from scp.statuses import NoSuitableContext
+from scp.tls import TlsContext
+from scp.upper_layer.associate import ContextProposal
+from scp.upper_layer.associate_requestor import (
+    AssociateAccept,
+    decode_associate_accept,
+    describe_rejection,
+    encode_associate_request,
+)
+from scp.upper_layer.errors import AssociationEnded, ProtocolViolation
+from scp.upper_layer.limits import Limits
+from scp.upper_layer.messages import MessageReader, send_message
+from scp.upper_layer.pdu_stream import (
+    A_ABORT,
+    A_ASSOCIATE_AC,
+    A_ASSOCIATE_RJ,
+    A_RELEASE_RP,
+    P_DATA_TF,
+    RELEASE_RQ_PDU,
+    PduStream,
+    abort_pdu,
+)
+from scp.upper_layer.transport import Transport, deadline_in, remaining
 
 ProposedContext = tuple[str, Sequence[str]]  # abstract syntax, transfer syntaxes in order of preference
+
+_C_STORE_RQ: Final = 0x0001
+_MEDIUM: Final = 0  # Priority, PS3.7 E.1
+_SERVICE_USER: Final = 0  # source of an A-ABORT
+_GOODBYE_TIMEOUT: Final = 2.0  # seconds for A-RELEASE-RP
+_LONGEST_ANSWER: Final = 65536  # bytes of an A-ASSOCIATE-AC: 128 contexts need 10 000
 
 
 class AssociationRefused(Exception):
@@ -33,13 +67,33 @@ class MoveOriginator:
 class StoreAssociation:
     """An established association on which we are the SCU of the Storage service class."""
 
+    def __init__(
+        self,
+        stream: PduStream,
+        limits: Limits,
+        accept: AssociateAccept,
+        contexts: Sequence[ContextProposal],
+        response_timeout: float | None,
+    ) -> None:
+        self._stream = stream
+        self._reader = MessageReader(stream, limits)
+        self._maximum_length = accept.maximum_length
+        self._timeout = response_timeout
+        self._message_id = 0
+        self._open = True
+        self._contexts: dict[tuple[str, str], int] = {}
+        for context in contexts:
+            syntax = accept.transfer_syntaxes.get(context.context_id)
+            if syntax in context.transfer_syntaxes:
+                self._contexts.setdefault((context.abstract_syntax, syntax), context.context_id)
+
     def accepts(self, sop_class_uid: str, transfer_syntax: str) -> bool:
         """Whether the peer accepted this class with exactly this transfer syntax."""
-        raise NotImplementedError
+        return (sop_class_uid, transfer_syntax) in self._contexts
 
     def accepted_transfer_syntaxes(self, sop_class_uid: str) -> tuple[str, ...]:
         """What the peer accepted for this class, in the order of context IDs; empty if nothing."""
-        raise NotImplementedError
+        return tuple(syntax for uid, syntax in self._contexts if uid == sop_class_uid)
 
     def store(
         self,
@@ -53,17 +107,57 @@ class StoreAssociation:
 
         Raises:
             scp.statuses.NoSuitableContext: not accepted by the peer; nothing was sent.
-            scp.upper_layer.AssociationEnded: the peer is gone or did not answer in time; the association is closed.
+            scp.upper_layer.AssociationEnded: the peer is gone or did not answer in time; the association is closed,
+                and whether the instance arrived is unknown.
         """
-        raise NotImplementedError
+        context_id = self._contexts.get((sop_class_uid, transfer_syntax))
+        if context_id is None:
+            raise NoSuitableContext(f"{sop_class_uid} in {transfer_syntax}")
+        self._message_id = self._message_id % 0xFFFF + 1
+        command = {
+            "AffectedSOPClassUID": sop_class_uid,
+            "CommandField": _C_STORE_RQ,
+            "MessageID": self._message_id,
+            "Priority": _MEDIUM,
+            "AffectedSOPInstanceUID": sop_instance_uid,
+        }
+        if move_originator:
+            command["MoveOriginatorApplicationEntityTitle"] = move_originator.ae_title
+            command["MoveOriginatorMessageID"] = move_originator.message_id
+        try:
+            send_message(
+                self._stream,
+                context_id,
+                command,
+                encoded,
+                peer_maximum_length=self._maximum_length,
+                timeout=self._timeout,
+            )
+            return self._response()
+        except BaseException:  # also when `encoded` failed in the middle: the peer waits for the rest
+            self._say_abort()
+            self._close()
+            raise
 
     def release(self) -> None:
-        """Release in order and close; never raises, a peer that does not answer is aborted."""
-        raise NotImplementedError
+        """Release in order and close; a peer that does not answer is left. Never raises."""
+        with contextlib.suppress(AssociationEnded):
+            if self._open:
+                self._stream.send([RELEASE_RQ_PDU], _GOODBYE_TIMEOUT)
+                deadline = time.monotonic() + _GOODBYE_TIMEOUT
+                kind, length = self._stream.read_header(_GOODBYE_TIMEOUT)
+                while kind == P_DATA_TF and time.monotonic() < deadline:  # late, nobody waits for it any more
+                    for _ in self._stream.chunks(length):
+                        pass
+                    kind, length = self._stream.read_header(_GOODBYE_TIMEOUT)
+                if kind != A_RELEASE_RP:
+                    self._stream.send([abort_pdu(_SERVICE_USER, 0)], _GOODBYE_TIMEOUT)
+        self._close()
 
     def abort(self) -> None:
-        """Close at once, from any thread; a `store` under way raises AssociationEnded."""
-        raise NotImplementedError
+        """End it at once, from any thread; a `store` under way raises AssociationEnded. Never raises."""
+        self._say_abort()
+        self._stream.transport.shut_down()
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +170,25 @@ class StoreAssociation:
             self.release()
         else:
             self.abort()
+            self._close()
+
+    def _say_abort(self) -> None:
+        with contextlib.suppress(AssociationEnded, ValueError):
+            if self._open:
+                self._stream.send([abort_pdu(_SERVICE_USER, 0)], 0)
+
+    def _response(self) -> int:
+        response = self._reader.read_command(self._timeout)
+        fields = response.fields
+        if fields.get("MessageIDBeingRespondedTo") != self._message_id or "Status" not in fields:
+            raise ProtocolViolation("unexpected_message")
+        if response.has_data_set:
+            raise ProtocolViolation("unexpected_data_set")
+        return int(fields["Status"])
+
+    def _close(self) -> None:
+        self._open = False
+        self._stream.transport.close()
 
 
 def open_association(
@@ -98,4 +211,63 @@ def open_association(
     Raises:
         AssociationRefused: unreachable, TLS failed, rejected, or none of the contexts was accepted.
     """
-    raise NotImplementedError
+    proposals = [
+        ContextProposal(2 * number + 1, sop_class_uid, tuple(syntaxes))
+        for number, (sop_class_uid, syntaxes) in enumerate(contexts)
+    ]
+    deadline = deadline_in(connect_timeout)
+    request = encode_associate_request(calling_ae_title, called_ae_title, proposals, maximum_pdu_length)
+    limits = dataclasses.replace(_default_limits(), maximum_pdu_length=maximum_pdu_length)
+    stream = PduStream(Transport(_connect(host, port, tls, deadline)), pdu_timeout=limits.pdu_timeout)
+    try:
+        accept = _negotiate(stream, request, deadline)
+    except AssociationEnded as ended:
+        stream.transport.close()
+        raise AssociationRefused(f"no answer to the association request: {ended}") from ended
+    except BaseException:
+        stream.transport.close()
+        raise
+    association = StoreAssociation(stream, limits, accept, proposals, response_timeout)
+    if not accept.transfer_syntaxes:
+        association.release()
+        raise AssociationRefused("the peer accepted none of the presentation contexts")
+    return association
+
+
+def _connect(host: str, port: int, tls: TlsSettings | None, deadline: float | None) -> socket.socket:
+    try:
+        sock = socket.create_connection((host, port), remaining(deadline))
+    except OSError as error:
+        raise AssociationRefused(f"cannot connect: {error.strerror or type(error).__name__}") from error
+    if tls is None:
+        return sock
+    try:
+        sock.settimeout(remaining(deadline))
+        return _tls_context(tls).current().wrap_socket(sock, server_hostname=host)
+    except OSError as error:
+        sock.close()
+        reason = getattr(error, "reason", None) or type(error).__name__
+        raise AssociationRefused(f"TLS failed: {reason}") from error
+
+
+def _negotiate(stream: PduStream, request: bytes, deadline: float | None) -> AssociateAccept:
+    stream.send([request], remaining(deadline))
+    kind, length = stream.read_header(remaining(deadline))
+    if kind == A_ASSOCIATE_RJ:
+        raise AssociationRefused(describe_rejection(stream.read_control(length)))
+    if kind == A_ABORT:
+        raise AssociationRefused("the peer aborted the negotiation")
+    if kind != A_ASSOCIATE_AC or length > _LONGEST_ANSWER:
+        raise AssociationRefused("the peer's answer is not an A-ASSOCIATE-AC")
+    return decode_associate_accept(stream.read(length))
+
+
+@functools.lru_cache(maxsize=8)
+def _tls_context(settings: TlsSettings) -> TlsContext:
+    """One context for all connections, which looks for new certificates by itself."""
+    return TlsContext(settings, server_side=False)
+
+
+@functools.cache
+def _default_limits() -> Limits:
+    return Limits.of(DicomSettings())

@@ -18,11 +18,22 @@ from scp.upper_layer.pdu_stream import A_ASSOCIATE_AC, HEADER
 
 APPLICATION_CONTEXT_NAME: Final = "1.2.840.10008.3.1.1.1"  # PS3.7 A.2.1
 MAXIMUM_CONTEXTS: Final = 128  # odd IDs from 1 to 255
-_FIXED: Final = 68  # bytes before the variable items
+FIXED_LENGTH: Final = 68  # bytes before the variable items
 
-_APPLICATION_CONTEXT, _CONTEXT_RQ, _CONTEXT_AC, _ABSTRACT, _TRANSFER, _USER = 0x10, 0x20, 0x21, 0x30, 0x40, 0x50
-_MAXIMUM_LENGTH, _IMPLEMENTATION_UID, _ROLE, _IMPLEMENTATION_VERSION = 0x51, 0x52, 0x54, 0x55
-_EXTENDED, _USER_IDENTITY, _USER_IDENTITY_AC = 0x56, 0x58, 0x59
+# Item types, PS3.8 9.3.2 and PS3.7 Annex D.3
+APPLICATION_CONTEXT: Final = 0x10
+CONTEXT_RQ: Final = 0x20
+CONTEXT_AC: Final = 0x21
+ABSTRACT: Final = 0x30
+TRANSFER: Final = 0x40
+USER_INFORMATION: Final = 0x50
+MAXIMUM_LENGTH: Final = 0x51
+IMPLEMENTATION_UID: Final = 0x52
+ROLE: Final = 0x54
+IMPLEMENTATION_VERSION: Final = 0x55
+EXTENDED: Final = 0x56
+USER_IDENTITY: Final = 0x58
+USER_IDENTITY_AC: Final = 0x59
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +88,7 @@ def decode_associate_request(body: bytes, maximum_user_items: int) -> AssociateR
     try:
         return _decode(body, maximum_user_items)
     except (struct.error, ValueError, IndexError):
-        raise _invalid("a_associate_rq") from None
+        raise invalid("a_associate_rq") from None
 
 
 def encode_associate_accept(
@@ -90,88 +101,95 @@ def encode_associate_accept(
     identity_response: bytes | None,
 ) -> bytes:
     """The A-ASSOCIATE-AC that answers `request`."""
-    user = _item(_MAXIMUM_LENGTH, struct.pack(">L", maximum_length))
-    user += _item(_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_UID.encode())
+    user = item(MAXIMUM_LENGTH, struct.pack(">L", maximum_length))
+    user += item(IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_UID.encode())
     for uid, (scu, scp) in roles.items():
-        user += _item(_ROLE, _sized(uid.encode()) + bytes((scu, scp)))
-    user += _item(_IMPLEMENTATION_VERSION, PYNETDICOM_IMPLEMENTATION_VERSION.encode())
+        user += item(ROLE, _sized(uid.encode()) + bytes((scu, scp)))
+    user += item(IMPLEMENTATION_VERSION, PYNETDICOM_IMPLEMENTATION_VERSION.encode())
     for uid, information in extended.items():
-        user += _item(_EXTENDED, _sized(uid.encode()) + information)
+        user += item(EXTENDED, _sized(uid.encode()) + information)
     if identity_response is not None:
-        user += _item(_USER_IDENTITY_AC, _sized(identity_response))
-    items = [_item(_APPLICATION_CONTEXT, APPLICATION_CONTEXT_NAME.encode())]
+        user += item(USER_IDENTITY_AC, _sized(identity_response))
+    encoded = [item(APPLICATION_CONTEXT, APPLICATION_CONTEXT_NAME.encode())]
     for result in results:
-        syntax = _item(_TRANSFER, result.transfer_syntax.encode())
-        items.append(_item(_CONTEXT_AC, bytes((result.context_id, 0, result.result, 0)) + syntax))
-    items.append(_item(_USER, user))
-    body = struct.pack(">Hxx32s32x", 1, request.reserved) + b"".join(items)
+        syntax = item(TRANSFER, result.transfer_syntax.encode())
+        encoded.append(item(CONTEXT_AC, bytes((result.context_id, 0, result.result, 0)) + syntax))
+    encoded.append(item(USER_INFORMATION, user))
+    body = struct.pack(">Hxx32s32x", 1, request.reserved) + b"".join(encoded)
     return HEADER.pack(A_ASSOCIATE_AC, len(body)) + body
 
 
 def _decode(body: bytes, maximum_user_items: int) -> AssociateRequest:
-    if len(body) < _FIXED:
-        raise _invalid("a_associate_rq")
+    if len(body) < FIXED_LENGTH:
+        raise invalid("a_associate_rq")
     version, called, calling = struct.unpack_from(">Hxx16s16s", body)
     request = AssociateRequest(version, _ae_title(called), _ae_title(calling), called + calling)
-    for kind, value in _items(body[_FIXED:]):
-        if kind == _CONTEXT_RQ:
+    for kind, value in items(body[FIXED_LENGTH:]):
+        if kind == CONTEXT_RQ:
             if len(request.contexts) == MAXIMUM_CONTEXTS:
-                raise _invalid("presentation_contexts")
+                raise invalid("presentation_contexts")
             request.contexts.append(_context(value))
-        elif kind == _APPLICATION_CONTEXT:
-            request.application_context = _uid(value)
-        elif kind == _USER:
+        elif kind == APPLICATION_CONTEXT:
+            request.application_context = uid_of(value)
+        elif kind == USER_INFORMATION:
             _decode_user_items(value, request, maximum_user_items)
     identifiers = {context.context_id for context in request.contexts}
     if len(identifiers) != len(request.contexts) or not all(identifier % 2 for identifier in identifiers):
-        raise _invalid("presentation_context_id")  # PS3.8 9.3.2.2: odd, and each once
+        raise invalid("presentation_context_id")  # PS3.8 9.3.2.2: odd, and each once
     return request
 
 
 def _decode_user_items(encoded: bytes, request: AssociateRequest, maximum: int) -> None:
-    for count, (kind, value) in enumerate(_items(encoded), start=1):
+    for count, (kind, value) in enumerate(items(encoded), start=1):
         if count > maximum:
-            raise _invalid("user_items")
-        if kind == _MAXIMUM_LENGTH:
+            raise invalid("user_items")
+        if kind == MAXIMUM_LENGTH:
             (request.maximum_length,) = struct.unpack(">L", value)
             if 0 < request.maximum_length < 16:  # no room for a PDV with a value
-                raise _invalid("maximum_length")
-        elif kind == _IMPLEMENTATION_VERSION:
+                raise invalid("maximum_length")
+        elif kind == IMPLEMENTATION_VERSION:
             request.implementation_version = value.decode("ascii", "replace").strip()
-        elif kind == _ROLE:
+        elif kind == ROLE:
             uid, rest = _take(value)
-            request.roles[_uid(uid)] = (rest[0] == 1, rest[1] == 1)
-        elif kind == _EXTENDED:
+            request.roles[uid_of(uid)] = (rest[0] == 1, rest[1] == 1)
+        elif kind == EXTENDED:
             uid, rest = _take(value)
-            request.extended[_uid(uid)] = rest
-        elif kind == _USER_IDENTITY:
+            request.extended[uid_of(uid)] = rest
+        elif kind == USER_IDENTITY:
             primary, rest = _take(value[2:])
             request.user_identity = UserIdentity(value[0], value[1] == 1, primary, _take(rest)[0])
 
 
 def _context(value: bytes) -> ContextProposal:
     abstract, syntaxes = "", []
-    for kind, name in _items(value[4:]):
-        if kind == _ABSTRACT:
-            abstract = _uid(name)
-        elif kind == _TRANSFER:
-            syntaxes.append(_uid(name))
+    for kind, name in items(value[4:]):
+        if kind == ABSTRACT:
+            abstract = uid_of(name)
+        elif kind == TRANSFER:
+            syntaxes.append(uid_of(name))
     if not abstract or not syntaxes:
-        raise _invalid("presentation_context")
+        raise invalid("presentation_context")
     return ContextProposal(value[0], abstract, tuple(syntaxes))
 
 
-def _items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
+def items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
+    """Types and values of the items of a list.
+
+    Raises:
+        ProtocolViolation: an item goes beyond the list's end.
+        struct.error: the list ends inside an item's header.
+    """
     offset = 0
     while offset < len(encoded):
         kind, length = struct.unpack_from(">BxH", encoded, offset)
         offset += 4 + length
         if offset > len(encoded):
-            raise _invalid("item_length")
+            raise invalid("item_length")
         yield kind, encoded[offset - length : offset]
 
 
-def _item(kind: int, value: bytes) -> bytes:
+def item(kind: int, value: bytes) -> bytes:
+    """One encoded item."""
     return struct.pack(">BxH", kind, len(value)) + value
 
 
@@ -179,7 +197,7 @@ def _take(value: bytes) -> tuple[bytes, bytes]:
     """A field with its 16-bit length in front, and what follows it."""
     (length,) = struct.unpack_from(">H", value)
     if length + 2 > len(value):
-        raise _invalid("item_length")
+        raise invalid("item_length")
     return value[2 : 2 + length], value[2 + length :]
 
 
@@ -187,10 +205,11 @@ def _sized(value: bytes) -> bytes:
     return struct.pack(">H", len(value)) + value
 
 
-def _uid(value: bytes) -> str:
+def uid_of(value: bytes) -> str:
+    """An encoded UID as text, of at most 64 characters (PS3.8 Annex F)."""
     text = value.decode("ascii").rstrip("\0 ")  # some peers pad, though PS3.8 Annex F forbids it
     if len(text) > 64 or not text.isprintable():
-        raise _invalid("uid")
+        raise invalid("uid")
     return text
 
 
@@ -200,5 +219,6 @@ def _ae_title(value: bytes) -> str:
     return text if all(" " <= character <= "~" and character != "\\" for character in text) else ""
 
 
-def _invalid(text: str) -> ProtocolViolation:
+def invalid(text: str) -> ProtocolViolation:
+    """The peer's PDU breaks the rule named `text`."""
     return ProtocolViolation(text, AbortReason.INVALID_PDU_PARAMETER_VALUE)
