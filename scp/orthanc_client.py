@@ -167,8 +167,8 @@ class OrthancClient:
         return [(str(found["Type"]), str(found["ID"])) for found in answer]
 
     def instance_tags(self, instance_id: str) -> dict[str, Any]:
-        """All tags of one instance as `{"gggg,eeee": {"Type": …, "Value": …}}`; Orthanc reads the file for it."""
-        answer: dict[str, Any] = self._json("GET", "/instances/" + _checked(ORTHANC_ID, instance_id) + "/tags")
+        """All tags of one instance, `gggg,eeee` to text, items or null (binary); Orthanc reads the file for it."""
+        answer: dict[str, Any] = self._json("GET", "/instances/" + _checked(ORTHANC_ID, instance_id) + "/tags?short")
         return answer
 
     def instance_file(self, instance_id: str) -> BinaryIO:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from config.settings import Settings
+from config.settings import DicomSettings, Settings
 from scp.orthanc_client import OrthancClient
 from scp.request import Service
 from scp.services.echo import ECHO
+from scp.services.find import FindService
 from scp.services.store import StoreService
 
 
 def build_services(settings: Settings, client: OrthancClient) -> tuple[Service, ...]:
     """The services of this worker, ready to serve from any number of threads."""
+    dicom = settings.dicom or DicomSettings()
     return (
         ECHO,
         StoreService(client).service(),
+        FindService(dicom, client).service(),
     )

@@ -1,0 +1,126 @@
+"""The matches of a query, read from Orthanc in batches: constant memory but for the candidates' identifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from scp.matching import Attribute, Candidate, Matcher
+from scp.matching.candidate import AttributeName
+from scp.orthanc_client import OrthancClient, ResourceMissing
+from scp.query.computed import MODALITIES_IN_STUDY, MODALITY, computed_attributes
+from scp.query.entities import Entity, EntityReader, attributes_of
+from scp.query.model import ORTHANC_LEVELS, Level
+from scp.query.orthanc_query import orthanc_queries
+from scp.query.plan import Plan
+
+FIRST_BATCH: Final = 50  # entities; small, so that the first answers come soon
+LARGEST_BATCH: Final = 400
+CONCURRENT_FILES: Final = 8  # each may be a request to S3
+
+Found = tuple[Entity, dict[AttributeName, Attribute]]
+
+
+def find_candidates(client: OrthancClient, plan: Plan) -> list[str]:
+    """Orthanc identifiers of everything at the plan's search level that may match.
+
+    Raises:
+        OrthancError: Orthanc could not say.
+    """
+    level = ORTHANC_LEVELS[plan.search_level]
+    found = [client.find(level, query) for query in orthanc_queries(_askable(plan))]
+    return list(dict.fromkeys(id_ for ids in found for id_ in ids))
+
+
+def matching_entities(
+    client: OrthancClient, plan: Plan, matcher: Matcher, candidates: Sequence[str], *, with_files: bool
+) -> Iterator[Candidate]:
+    """Each entity of the plan's level that matches, once, with all that its answer needs.
+
+    Entities that were removed meanwhile are left out.
+
+    Raises:
+        OrthancError: Orthanc could not describe them.
+    """
+    reader = EntityReader(client, plan.search_level, metadata=plan.needs_metadata)
+    answered: set[str] = set()
+    adders: list[tuple[bool, Callable[[list[Found]], None]]] = []  # (it decides, it adds attributes)
+    if plan.computed:
+        adders.append((plan.matches_computed, lambda found: _add_computed(client, plan, found)))
+    if with_files and plan.in_files:
+        adders.append((plan.matches_files, lambda found: _add_from_files(client, plan, found)))
+    for batch in _batches(candidates):
+        found = [(entity, dict(entity.attributes)) for entity in reader.read(batch)]
+        for decides, add in adders:
+            if decides:
+                add(found)
+        found = [pair for pair in found if matcher.matches(Candidate(pair[1]))]
+        if plan.search_level != plan.level:
+            found = _first_of_each(found, plan.level, answered)
+        for decides, add in adders:
+            if not decides:
+                add(found)
+        for _, attributes in found:
+            yield Candidate(attributes)
+
+
+def _askable(plan: Plan) -> dict[int, Attribute]:
+    """ModalitiesInStudy is known to Orthanc in queries of studies only."""
+    askable = plan.indexed.items()
+    return {tag: key for tag, key in askable if tag not in plan.computed or plan.search_level == Level.STUDY}
+
+
+def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    start, size = 0, FIRST_BATCH
+    while start < len(ids):
+        yield ids[start : start + size]
+        start += size
+        size = min(2 * size, LARGEST_BATCH)
+
+
+def _first_of_each(found: list[Found], level: Level, answered: set[str]) -> list[Found]:
+    firsts = []
+    for entity, attributes in found:
+        if entity.ids[level] not in answered:
+            answered.add(entity.ids[level])
+            firsts.append((entity, attributes))
+    return firsts
+
+
+def _add_computed(client: OrthancClient, plan: Plan, found: list[Found]) -> None:
+    values = computed_attributes(client, plan.computed, [entity for entity, _ in found])
+    for (_, attributes), computed in zip(found, values, strict=True):
+        attributes.update(computed)
+        if plan.modality_of_study and MODALITIES_IN_STUDY in computed:
+            attributes[MODALITY] = computed[MODALITIES_IN_STUDY]
+
+
+def _add_from_files(client: OrthancClient, plan: Plan, found: list[Found]) -> None:
+    """Attributes outside of the index, from the file of one instance of each entity."""
+    if not found:
+        return
+
+    def read(instance: str) -> dict[AttributeName, Attribute]:
+        try:
+            return attributes_of(client.instance_tags(instance))
+        except ResourceMissing:
+            return {}
+
+    with ThreadPoolExecutor(CONCURRENT_FILES, "find-files") as threads:
+        files = threads.map(read, _instances_of(client, plan.search_level, [entity for entity, _ in found]))
+        for (_, attributes), file in zip(found, files, strict=True):
+            attributes.update((name, file[name]) for name in plan.in_files if name in file)
+
+
+def _instances_of(client: OrthancClient, level: Level, entities: list[Entity]) -> list[str]:
+    """One instance of each entity, by Orthanc identifier."""
+    if level == Level.IMAGE:
+        return [entity.row["ID"] for entity in entities]
+    if level == Level.SERIES:
+        return [entity.row["Instances"][0] for entity in entities]
+    link = "Series" if level == Level.STUDY else "Studies"
+    children = [entity.row[link][0] for entity in entities]
+    series = client.resources("Series", children)
+    by_child = {row["ID"] if level == Level.STUDY else row["ParentStudy"]: row["Instances"][0] for row in series}
+    return [by_child[child] for child in children]

@@ -1,0 +1,157 @@
+"""C-FIND of the Query/Retrieve Information Models (PS3.4 C.4.1) over Orthanc's index.
+
+Orthanc finds candidates, `scp.matching` decides, and answers go out while the next candidates are read. Where the
+Standard leaves a choice:
+
+* Every query is relational (PS3.4 C.4.1.3.2): keys of any level may be given. Keys of lower levels ask for entities
+  that contain a match, and the answer holds the values of the first that matches. An empty Modality at STUDY level,
+  which many send and the Standard does not know, is answered with ModalitiesInStudy.
+* An empty stored value matches universal keys only, as with Orthanc, not every key (PS3.4 C.2.2.1.2).
+* Attributes outside of Orthanc's index are read from one instance's file, for up to `FILES_PER_QUERY` candidates;
+  with more candidates they count as unsupported: not matched, not answered, status 0xFF01.
+* LimitFindResults and LimitFindInstances end the answers with 0xFE00, as with Orthanc.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Final
+
+from pydicom.datadict import dictionary_VR
+from pydicom.dataset import Dataset
+
+from config.settings import DicomSettings
+from scp.matching import Candidate, Matcher, MatchingOptions, compile_identifier
+from scp.matching.candidate import Undecodable
+from scp.orthanc_client import OrthancClient, OrthancError
+from scp.query.character_set import python_encoding, set_character_set
+from scp.query.main_dicom_tags import MainDicomTags, main_dicom_tags
+from scp.query.model import ROOTS, UNIQUE_KEYS, Level, Root, root_of
+from scp.query.plan import plan_query, without_ignored_keys
+from scp.query.search import find_candidates, matching_entities
+from scp.request import Request, Service
+from scp.statuses import (
+    CANCEL,
+    CANNOT_UNDERSTAND,
+    DATA_SET_DOES_NOT_MATCH,
+    PENDING,
+    PENDING_WARNING,
+    SUCCESS,
+    Refusal,
+)
+
+log = logging.getLogger(__name__)
+
+FILES_PER_QUERY: Final = 200
+SUPPORTED_EXTENSIONS: Final = b"\1\1\0\0\0\1\1"  # PS3.4 C.5.1.1: relational, date-time, …, empty, multiple
+COMBINED: Final = ((0x00080020, 0x00080030), (0x00080021, 0x00080031))  # study and series date and time
+
+
+@dataclass(frozen=True)
+class FindService:
+    """Serves C-FIND requests; one for all threads of the worker."""
+
+    settings: DicomSettings
+    client: OrthancClient
+
+    def service(self) -> Service:
+        sop_classes = tuple(root.find for root in ROOTS)
+        return Service("C-FIND", "C_FIND", "allow_find", sop_classes, self.serve, negotiate_extensions)
+
+    def serve(self, request: Request) -> None:
+        try:
+            status = self._answer(request)
+        except Refusal as refusal:
+            _log_failure(request, refusal.status, refusal.comment)
+            request.respond(refusal.status, ErrorComment=refusal.comment)
+        except OrthancError as error:
+            _log_failure(request, CANNOT_UNDERSTAND, str(error))
+            request.respond(CANNOT_UNDERSTAND, ErrorComment="the archive cannot be searched")
+        else:
+            request.respond(status)
+
+    @cached_property
+    def _main_tags(self) -> MainDicomTags:
+        return main_dicom_tags(self.client.system())
+
+    def _answer(self, request: Request) -> int:
+        """Send the pending responses and return the final status."""
+        identifier = request.identifier()
+        root = root_of(request.context.abstract_syntax)
+        level = root.level_of(identifier)
+        options = self._options(request.extended_negotiation)
+        plan = plan_query(_decoded(identifier, options), level, self._main_tags)
+        identifier = without_ignored_keys(identifier, plan)
+        matcher = compile_identifier(identifier, replace(options, supported=plan.supported(with_files=True)))
+        candidates = find_candidates(self.client, plan)
+        with_files = len(candidates) <= FILES_PER_QUERY
+        if plan.in_files and not with_files:
+            matcher = compile_identifier(identifier, replace(options, supported=plan.supported(with_files=False)))
+        limit = self.settings.limit_find_instances if level == Level.IMAGE else self.settings.limit_find_results
+        answers = Answers(request, root, level, matcher, self.settings)
+        for match in matching_entities(self.client, plan, matcher, candidates, with_files=with_files):
+            if request.is_cancelled or (limit and answers.count >= limit):
+                return CANCEL
+            answers.send(match)
+        # Orthanc stops at its limit before we have judged what it found: there may be more
+        return CANCEL if limit and len(candidates) >= limit else SUCCESS
+
+    def _options(self, extended: bytes) -> MatchingOptions:
+        extensions = extended.ljust(len(SUPPORTED_EXTENSIONS), b"\0")
+        return MatchingOptions(
+            unknown_value_matches=False,
+            case_sensitive_person_names=self.settings.case_sensitive_pn,
+            combined=COMBINED if extensions[1] else (),
+            empty_value_matching=bool(extensions[5]),
+            all_values_required=bool(extensions[6]),
+            default_encoding=python_encoding(self.settings.default_encoding),
+        )
+
+
+class Answers:
+    """Sends the pending responses of one request (PS3.4 C.4.1.1.3.2)."""
+
+    def __init__(self, request: Request, root: Root, level: Level, matcher: Matcher, settings: DicomSettings) -> None:
+        self._request = request
+        self._level = level
+        self._matcher = matcher
+        self._settings = settings
+        self._unique_keys = [UNIQUE_KEYS[above] for above in Level if root.top <= above <= level]
+        self.count = 0
+
+    def send(self, match: Candidate) -> None:
+        answer = self._matcher.answer(match)
+        for tag in self._unique_keys:  # PS3.4 C.4.1.3.1.1: those of the higher levels too
+            if tag not in answer:
+                values = match.attributes[tag].values if tag in match.attributes else ()
+                answer.add_new(tag, dictionary_VR(tag), values[0] if values else None)
+        answer.QueryRetrieveLevel = self._level.name
+        answer.RetrieveAETitle = self._settings.ae_title
+        set_character_set(answer, self._settings.default_encoding)
+        self._request.respond(PENDING if self._matcher.supports(match) else PENDING_WARNING, answer)
+        self.count += 1
+
+
+def negotiate_extensions(offered: bytes) -> bytes:
+    """What we support of what was offered, byte by byte (PS3.4 C.5.1.1)."""
+    return bytes(min(ours, theirs) for ours, theirs in zip(SUPPORTED_EXTENSIONS, offered, strict=False))
+
+
+def _decoded(identifier: Dataset, options: MatchingOptions) -> Candidate:
+    try:
+        return Candidate.of(identifier, options.default_encoding, options.private_vrs)
+    except Undecodable as error:
+        raise Refusal(DATA_SET_DOES_NOT_MATCH, str(error)) from error
+
+
+def _log_failure(request: Request, status: int, reason: str) -> None:
+    peer = request.peer
+    log.warning(
+        "find_refused status=0x%04X calling_ae_title=%r address=%s reason=%s",
+        status,
+        peer.calling_ae_title,
+        peer.address,
+        reason,
+    )
