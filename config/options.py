@@ -16,7 +16,6 @@ from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
-from pydantic_core import PydanticCustomError
 
 MEGABYTE: Final = 1024 * 1024
 LONGEST_AE_TITLE: Final = 16  # PS3.5 6.2, VR AE
@@ -42,44 +41,43 @@ class Unit:
     size: int
 
 
-def refuse(sentence: str) -> PydanticCustomError:
-    """The error of a value; the sentence goes on where the option's path ends ("must …", "is …")."""
-    return PydanticCustomError("isen", "{sentence}", {"sentence": sentence})
+class Unusable(ValueError):
+    """The value cannot be used; the sentence goes on where the option's path ends ("must …", "is …")."""
 
 
 def _ae_title(value: str) -> str:
     """PS3.5 6.2: at most 16 characters of the default repertoire, no backslash, not only spaces."""
     title = value.strip(" ")
     if not title:
-        raise refuse("is empty; write an application entity title of 1 to 16 characters")
+        raise Unusable("is empty; write an application entity title of 1 to 16 characters")
     if len(title) > LONGEST_AE_TITLE:
-        raise refuse(f"has {len(title)} characters; an application entity title has at most {LONGEST_AE_TITLE}")
+        raise Unusable(f"has {len(title)} characters; an application entity title has at most {LONGEST_AE_TITLE}")
     if "\\" in title or not all(" " <= character <= "~" for character in title):
-        raise refuse("must consist of ASCII characters, without backslash and control characters (PS3.5 6.2)")
+        raise Unusable("must consist of ASCII characters, without backslash and control characters (PS3.5 6.2)")
     return title
 
 
 def _absolute(value: Path) -> Path:
     if not value.is_absolute():
-        raise refuse("must be an absolute path (it begins with `/`), because Orthanc may start in any folder")
+        raise Unusable("must be an absolute path (it begins with `/`), because Orthanc may start in any folder")
     return value
 
 
 def _bucket(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]", value):
-        raise refuse("must be 3 to 63 letters, digits, dots and hyphens, with a letter or digit at both ends")
+        raise Unusable("must be 3 to 63 letters, digits, dots and hyphens, with a letter or digit at both ends")
     return value
 
 
 def _not_empty(value: str) -> str:
     if not value.strip():
-        raise refuse("is empty; is the environment variable it comes from set?")
+        raise Unusable("is empty; is the environment variable it comes from set?")
     return value
 
 
 def _region(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9-]+", _not_empty(value)):
-        raise refuse('must be a region such as "eu-west-1"; servers other than AWS take "us-east-1"')
+        raise Unusable('must be a region such as "eu-west-1"; servers other than AWS take "us-east-1"')
     return value
 
 
@@ -91,48 +89,48 @@ def _endpoint(value: str) -> str:
         parts = urlsplit(value)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise refuse('is not an address; write it as "https://host:port"') from None
+        raise Unusable('is not an address; write it as "https://host:port"') from None
     if parts.scheme not in ("http", "https") or "://" not in value:
-        raise refuse('must begin with "http://" or "https://"')
+        raise Unusable('must begin with "http://" or "https://"')
     if not host or port == 0:
-        raise refuse('must name a host and a usable port, as in "https://host:9000"')
+        raise Unusable('must name a host and a usable port, as in "https://host:9000"')
     if "@" in parts.netloc:
-        raise refuse("must not hold a user name or password; use AccessKey and SecretKey")
+        raise Unusable("must not hold a user name or password; use AccessKey and SecretKey")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise refuse("must end after the port; a prefix of the keys belongs into RootPath")
+        raise Unusable("must end after the port; a prefix of the keys belongs into RootPath")
     return value.rstrip("/")
 
 
 def _root_path(value: str) -> str:
     if value.startswith("/"):
-        raise refuse("must not begin with `/`: keys of objects have no leading slash")
+        raise Unusable("must not begin with `/`: keys of objects have no leading slash")
     if any(part in ("", ".", "..") for part in value.rstrip("/").split("/")) and value:
-        raise refuse("must be names joined by single slashes, without `.` and `..`")
+        raise Unusable("must be names joined by single slashes, without `.` and `..`")
     if not value.isprintable():
-        raise refuse("must not hold control characters")
+        raise Unusable("must not hold control characters")
     return value.rstrip("/")
 
 
 def _host(value: str) -> str:
     if not value.strip() or any(character.isspace() for character in value):
-        raise refuse("must be a host name or an IP address")
+        raise Unusable("must be a host name or an IP address")
     if ":" in value:
         try:
             ipaddress.IPv6Address(value)
         except ValueError:
-            raise refuse("must be a host name or an IP address; the port is an option of its own") from None
+            raise Unusable("must be a host name or an IP address; the port is an option of its own") from None
     return value
 
 
 def _uid_pattern(value: str) -> str:
     if not re.fullmatch(r"[0-9.*?]{1,64}", value):
-        raise refuse("must be a UID of digits and dots; `*` and `?` are wild cards")
+        raise Unusable("must be a UID of digits and dots; `*` and `?` are wild cards")
     return value
 
 
 def _uid(value: str) -> str:
     if not re.fullmatch(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+", value) or len(value) > 64:
-        raise refuse("must be a UID: numbers without leading zeros joined by dots, at most 64 characters")
+        raise Unusable("must be a UID: numbers without leading zeros joined by dots, at most 64 characters")
     return value
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from config.options import Derived, From, Unit
+from config.options import Derived, From, Unit, Unusable
 from config.problems import Findings, suggestion
 
 if TYPE_CHECKING:
@@ -153,6 +153,8 @@ def _complain(mistake: ErrorDetails, model: type[Frozen], paths: dict[str, str],
 def _sentence(mistake: ErrorDetails, option: str, unit: int) -> str:
     """What to do about a mistake; never with the value, and so never with the library's own words."""
     limits = {**mistake.get("ctx", {}), "needed": _NEEDED.get(option, "it has no default")}
+    if isinstance(limits.get("error"), Unusable):
+        return str(limits["error"])
     for name in ("ge", "le", "gt"):
         if name in limits:
             limits[name] = -int(-limits[name] // unit)
@@ -161,7 +163,6 @@ def _sentence(mistake: ErrorDetails, option: str, unit: int) -> str:
 
 
 _SENTENCES = {
-    "isen": "{sentence}",
     "missing": "is missing; {needed}",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
