@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import math
 import os
 import socket
 import time
@@ -63,7 +64,7 @@ class Isen:
             "StorageApi": 3 if hasattr(host, "RegisterStorageArea3") else 1,
         }
         self._settings = resolve(configuration, capabilities, self._python, folder, host.LogWarning)
-        self._next_metrics = 0.0
+        self._next_metrics = math.inf  # Orthanc takes metrics only while its database is open
 
     def run(self) -> None:
         """Open the spool, start the children, register the callbacks."""
@@ -134,8 +135,10 @@ class Isen:
 
     def _on_change(self, change: int, _level: int, _resource: str) -> None:
         if change == self._host.ChangeType.ORTHANC_STARTED:
+            self._next_metrics = 0.0
             self._supervisor.accept()
         elif change == self._host.ChangeType.ORTHANC_STOPPED:
+            self._next_metrics = math.inf
             # Orthanc still answers HTTP while it stops: the workers finish what they have, the transfer process stays
             workers = [child for child in self._supervisor.children if child.spec.name != TRANSFER]
             self._supervisor.stop(workers, _WORKER_PATIENCE)
