@@ -103,7 +103,7 @@ class Workers:
     def __init__(self, folder: Path, count: int, module: str, dicom: dict[str, Any], **launch: Any) -> None:
         self.folder = folder
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.listener.setblocking(False)
+        self.listener.setblocking(False)  # noqa: FBT003 -- the standard library's signature
         self.port: int = self.listener.getsockname()[1]
         self.occupancy = os.memfd_create("occupancy")
         self._count = count

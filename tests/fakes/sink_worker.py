@@ -7,6 +7,7 @@ socket and `Service.serve` is what runs in production.
 from __future__ import annotations
 
 import hashlib
+import io
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -65,8 +66,6 @@ def _find(request: Request) -> None:
 
 def _get(request: Request) -> None:
     """Send PatientID instances of CT."""
-    import io
-
     count = int(request.identifier().get("PatientID") or 0)
     statuses = []
     for number in range(count):
