@@ -1,7 +1,8 @@
 """A small S3 server that verifies what moto does not, and misbehaves on demand.
 
-Signatures, payload hashes and checksums are verified as AWS does it (the signature with botocore's own signer), kept-alive connections
-work, and each request can be made to meet a `Fault`. It knows PUT, GET (with Range), HEAD and DELETE of single objects.
+Signatures, payload hashes and checksums are verified as AWS does it (the signature with botocore's own signer),
+connections are kept alive, and each request can be made to meet a `Fault`. It knows PUT, GET (with Range), HEAD and
+DELETE of single objects.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from botocore.auth import S3SigV4Auth
@@ -167,7 +169,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _put(self, body: bytes) -> None:
         self.store(body)
-        headers = {"ETag": f'"{hashlib.md5(body).hexdigest() if self.server.etag_is_md5 else "0" * 32}"'}
+        etag = hashlib.md5(body, usedforsecurity=False).hexdigest() if self.server.etag_is_md5 else "0" * 32
+        headers = {"ETag": f'"{etag}"'}
         if self.server.echoes_checksums:
             headers["x-amz-checksum-sha256"] = b64encode(hashlib.sha256(body).digest()).decode()
         self.answer(200, headers=headers)
@@ -286,3 +289,15 @@ def _send_half(handler: Handler) -> None:
 def _damaged(body: bytes) -> bytes:
     middle = len(body) // 2
     return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
+
+
+class DeafServer:
+    """Accepts connections and never reads a byte."""
+
+    def __enter__(self) -> Self:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()

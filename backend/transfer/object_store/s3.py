@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from config.settings import StorageSettings
 
 _BLOCK: Final = 256 * 1024  # bytes per send; each has the whole time-out for itself
+_LARGEST_PUT: Final = 5 * 1024 * 1024 * 1024  # bytes, S3's limit
 _IN_MEMORY: Final = 8 * 1024 * 1024  # bytes; a larger content is read twice instead
 _CHUNK: Final = 1024 * 1024  # bytes, at most, of one read
 _DIGEST: Final = "x-amz-meta-sha256"
@@ -54,7 +55,7 @@ class S3ObjectStore:
         self._connect()
 
     def put(self, key: str, content: BufferedIOBase, size: int, digest: bytes) -> None:
-        if size > self._settings.multipart_threshold:
+        if size > min(self._settings.multipart_threshold, _LARGEST_PUT):
             self._put_in_parts(key, content, size, digest)
             return
         content.seek(0)

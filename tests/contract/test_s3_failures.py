@@ -1,0 +1,340 @@
+"""What S3 can answer, or fail to answer, and what becomes of it: on a server that verifies and misbehaves on demand."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from backend.stack.ports import free_port
+from backend.transfer.object_store.errors import (
+    AccessDenied,
+    BucketMissing,
+    BucketUnusable,
+    ClockSkewed,
+    CredentialsRefused,
+    ObjectArchived,
+    ObjectCorrupted,
+    ObjectMissing,
+    ObjectStoreError,
+    RequestRefused,
+    ServerFailed,
+    Throttled,
+    Unreachable,
+    UnusableSettings,
+)
+from backend.transfer.object_store.s3 import S3ObjectStore
+from tests.contract.test_object_store import put, read, settings
+from tests.fakes import s3_faults
+from tests.fakes.s3_faults import BUCKET, FakeS3, Stored
+
+BODY = bytes(range(256)) * 2048
+REQUEST_TIMEOUT = 0.5  # seconds
+
+ANSWERS = [
+    (403, "AccessDenied", AccessDenied),
+    (403, "SomethingNew", AccessDenied),
+    (403, "SignatureDoesNotMatch", CredentialsRefused),
+    (403, "InvalidAccessKeyId", CredentialsRefused),
+    (400, "ExpiredToken", CredentialsRefused),
+    (403, "RequestTimeTooSkewed", ClockSkewed),
+    (403, "InvalidObjectState", ObjectArchived),
+    (404, "NoSuchKey", ObjectMissing),
+    (404, "NoSuchBucket", BucketMissing),
+    (301, "PermanentRedirect", BucketUnusable),
+    (400, "AuthorizationHeaderMalformed", BucketUnusable),
+    (400, "BadDigest", RequestRefused),
+    (400, "EntityTooLarge", RequestRefused),
+    (400, "RequestTimeout", Unreachable),
+    (409, "OperationAborted", ServerFailed),
+    (429, "TooManyRequests", Throttled),
+    (503, "SlowDown", Throttled),
+    (503, "ServiceUnavailable", Throttled),
+    (500, "InternalError", ServerFailed),
+    (502, "", ServerFailed),
+    (504, "", ServerFailed),
+]
+
+
+@pytest.fixture
+def store(fake: FakeS3) -> S3ObjectStore:
+    return S3ObjectStore(settings(fake.url, BUCKET, RequestTimeout=REQUEST_TIMEOUT, ConnectTimeout=0.5), 4)
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: f"{answer[0]} {answer[1]}")
+@pytest.mark.parametrize("operation", ["put", "get", "delete"])
+def test_each_answer_is_told_apart(
+    store: S3ObjectStore, fake: FakeS3, operation: str, answer: tuple[int, str, type[ObjectStoreError]]
+) -> None:
+    status, code, error = answer
+    fake.add("*", s3_faults.refuse_with(status, code))
+    with pytest.raises(error) as raised:
+        perform(store, operation)
+    assert type(raised.value) is error
+    assert s3_faults.SECRET_KEY not in str(raised.value)
+    assert str(status) in str(raised.value)
+
+
+def perform(store: S3ObjectStore, operation: str) -> None:
+    if operation == "put":
+        put(store, "key", BODY)
+    elif operation == "get":
+        read(store, "key")
+    else:
+        store.delete("key")
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(404, ServerFailed), (403, AccessDenied), (200, ObjectCorrupted), (500, ServerFailed)]
+)
+def test_the_answer_of_a_web_server_that_is_not_s3_never_means_missing(
+    store: S3ObjectStore, fake: FakeS3, status: int, error: type[ObjectStoreError]
+) -> None:
+    fake.add("GET", s3_faults.html(status))
+    if status == 200:
+        with pytest.raises(ObjectStoreError):
+            put_and_confirm_with_html(store, fake)
+    else:
+        with pytest.raises(error, match="Endpoint") as raised:
+            read(store, "key")
+        assert not isinstance(raised.value, ObjectMissing)
+
+
+def put_and_confirm_with_html(store: S3ObjectStore, fake: FakeS3) -> None:
+    fake.add("PUT", s3_faults.html(200))
+    put(store, "key", BODY)
+
+
+def test_signatures_are_those_that_botocore_would_make(store: S3ObjectStore) -> None:
+    """The fake refuses any other; a range is one more signed header, an odd key is quoted in the canonical request."""
+    for key in ("plain.dcm", "a b+c/é~.dcm"):
+        put(store, key, BODY)
+        assert read(store, key)[1] == BODY
+        assert store.get_range(key, 10, 20) == BODY[10:20]
+        store.delete(key)
+
+
+def test_a_wrong_secret_is_refused_and_never_repeated(fake: FakeS3) -> None:
+    wrong = S3ObjectStore(settings(fake.url, BUCKET, SecretKey="wrong-secret-of-mine"), 1)
+    with pytest.raises(CredentialsRefused, match="SecretKey") as raised:
+        put(wrong, "key", BODY)
+    assert "wrong-secret-of-mine" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("offset", "direction"), [(3600, "behind"), (-3600, "ahead of")])
+def test_a_wrong_clock_is_named_with_its_offset(
+    store: S3ObjectStore, fake: FakeS3, offset: float, direction: str
+) -> None:
+    fake.add("PUT", s3_faults.skewed(offset))
+    with pytest.raises(ClockSkewed, match=f"3(600|599|601) s {direction}"):
+        put(store, "key", BODY)
+
+
+def test_connection_refused_is_unreachable_at_once() -> None:
+    store = S3ObjectStore(settings(f"http://127.0.0.1:{free_port()}", BUCKET), 1)
+    began = time.monotonic()
+    for operation in ("put", "get", "delete"):
+        with pytest.raises(Unreachable):
+            perform(store, operation)
+    with pytest.raises(Unreachable):
+        list(store.list(""))
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("operation", ["put", "get", "delete"])
+def test_a_server_that_never_answers_is_unreachable_in_time(store: S3ObjectStore, fake: FakeS3, operation: str) -> None:
+    fake.add("*", s3_faults.hang)
+    began = time.monotonic()
+    with pytest.raises(Unreachable):
+        perform(store, operation)
+    assert REQUEST_TIMEOUT <= time.monotonic() - began < REQUEST_TIMEOUT + 2
+
+
+def test_a_server_that_takes_no_bytes_is_unreachable_in_time(fake: FakeS3) -> None:
+    """The request is larger than what the sockets buffer; sending must not have only the time-out for connecting."""
+    began = time.monotonic()
+    with s3_faults.DeafServer() as deaf:
+        store = S3ObjectStore(settings(deaf.url, BUCKET, RequestTimeout=1.0, ConnectTimeout=0.2), 1)
+        with pytest.raises(Unreachable):
+            put(store, "key", bytes(16_000_000))
+    assert 0.9 < time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("act", [s3_faults.give_half, s3_faults.stall_at_half])
+def test_a_body_that_ends_early_is_never_taken_for_the_object(
+    store: S3ObjectStore, fake: FakeS3, act: Callable[..., bool]
+) -> None:
+    put(store, "key", BODY)
+    fake.add("GET", act)
+    with pytest.raises(Unreachable):
+        read(store, "key")
+    assert read(store, "key")[1] == BODY
+
+
+def test_a_damaged_body_differs_from_its_digest(store: S3ObjectStore, fake: FakeS3) -> None:
+    """Judging that is the reader's part; the digest must be there to judge by."""
+    put(store, "key", BODY)
+    fake.add("GET", s3_faults.give_damaged)
+    attributes, body = read(store, "key")
+    assert attributes.digest == sha256(BODY).digest() != sha256(body).digest()
+
+
+def test_an_object_of_others_has_no_digest(store: S3ObjectStore, fake: FakeS3) -> None:
+    fake.objects["native.dcm"] = Stored(BODY)
+    assert read(store, "native.dcm") == (store.head("native.dcm"), BODY)
+    assert store.head("native.dcm").digest is None
+
+
+def test_a_digest_that_is_no_digest_is_corruption(store: S3ObjectStore, fake: FakeS3) -> None:
+    fake.objects["odd"] = Stored(BODY, {"x-amz-meta-sha256": "not hexadecimal"})
+    with pytest.raises(ObjectCorrupted):
+        read(store, "odd")
+
+
+@pytest.mark.parametrize("echoes", [True, False])
+@pytest.mark.parametrize("etag_is_md5", [True, False])
+def test_bytes_that_were_altered_on_the_server_are_noticed(
+    store: S3ObjectStore, fake: FakeS3, *, echoes: bool, etag_is_md5: bool
+) -> None:
+    """By the checksum in the answer, or by the ETag, or by reading the object back."""
+    fake.echoes_checksums = echoes
+    fake.etag_is_md5 = etag_is_md5
+    put(store, "good", BODY)
+    fake.add("PUT", s3_faults.store_damaged)
+    with pytest.raises(ObjectCorrupted):
+        put(store, "key", BODY)
+    put(store, "key", BODY)
+    assert fake.objects["key"].body == BODY
+
+
+def test_reading_back_is_for_servers_that_prove_nothing(store: S3ObjectStore, fake: FakeS3) -> None:
+    for echoes, etag_is_md5, reads in ((True, False, 0), (False, True, 0), (False, False, 1)):
+        fake.echoes_checksums, fake.etag_is_md5 = echoes, etag_is_md5
+        fake.requests.clear()
+        put(store, "key", BODY)
+        assert [method for method, _ in fake.requests].count("GET") == reads
+
+
+def test_a_put_that_was_carried_out_but_not_confirmed_may_be_repeated(store: S3ObjectStore, fake: FakeS3) -> None:
+    fake.add("PUT", s3_faults.store_then_fail)
+    with pytest.raises(ServerFailed):
+        put(store, "key", BODY)
+    put(store, "key", BODY)
+    assert read(store, "key")[1] == BODY
+
+
+def test_a_kept_alive_connection_that_the_server_closes_costs_no_failure(store: S3ObjectStore, fake: FakeS3) -> None:
+    put(store, "key", BODY)
+    for operation in ("put", "get", "delete"):
+        fake.add("*", s3_faults.drop)
+        perform(store, operation)
+
+
+def test_a_server_that_always_closes_the_connection_is_unreachable(store: S3ObjectStore, fake: FakeS3) -> None:
+    fake.add("*", s3_faults.drop, times=None)
+    with pytest.raises(Unreachable):
+        put(store, "key", BODY)
+
+
+def test_connections_are_kept_alive(store: S3ObjectStore, fake: FakeS3) -> None:
+    for number in range(10):
+        put(store, f"key{number}", BODY)
+        read(store, f"key{number}")
+        store.delete(f"key{number}")
+    assert fake.connections == 1
+
+
+def test_threads_share_one_store(store: S3ObjectStore) -> None:
+    failures = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(5):
+                body = bytes([number, turn]) * 50_000
+                put(store, f"key{number}-{turn}", body)
+                assert read(store, f"key{number}-{turn}")[1] == body
+        except Exception as error:  # noqa: BLE001 - reported below, in the test's own thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_a_redirect_is_not_followed(store: S3ObjectStore, fake: FakeS3) -> None:
+    headers = {"Location": f"{fake.url}/{BUCKET}/elsewhere"}
+    fake.objects["elsewhere"] = Stored(BODY)
+    fake.add("GET", s3_faults.refuse_with(307, "TemporaryRedirect", headers))
+    with pytest.raises(ServerFailed):
+        read(store, "key")
+    assert [key for _, key in fake.requests] == ["key"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [
+        ("bucket_name", "no/such name", "BucketName"),
+        ("endpoint", "http://bad host:port", "Endpoint"),
+        ("ca_certificates", Path("/nonexistent/ca.pem"), "HttpsCACertificates"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(fake: FakeS3, option: str, value: object, named: str) -> None:
+    """Most of them the configuration's own validation has found before."""
+    unchecked = settings(fake.url, BUCKET).model_copy(update={option: value})
+    with pytest.raises(UnusableSettings, match=named):
+        S3ObjectStore(unchecked, 1)
+
+
+def test_a_file_without_certificates_is_named(fake: FakeS3, folder: Path) -> None:
+    empty = folder / "ca.pem"
+    empty.write_text("not a certificate")
+    with pytest.raises(UnusableSettings, match="HttpsCACertificates"):
+        S3ObjectStore(settings(fake.url, BUCKET, CaCertificates=empty), 1)
+
+
+def test_absent_credentials_are_named(fake: FakeS3, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(folder / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(folder / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(CredentialsRefused, match="AccessKey"):
+        S3ObjectStore(settings(fake.url, BUCKET, AccessKey=None, SecretKey=None), 1)
+
+
+def test_credentials_come_from_the_default_chain_and_are_looked_for_again(
+    fake: FakeS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_faults.ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "expired")
+    store = S3ObjectStore(settings(fake.url, BUCKET, AccessKey=None, SecretKey=None), 1)
+    store._connected_at -= 60
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_faults.SECRET_KEY)
+    with pytest.raises(CredentialsRefused):
+        put(store, "key", BODY)
+    put(store, "key", BODY)
+    assert fake.objects["key"].body == BODY
+
+
+def test_content_that_cannot_be_read_is_not_blamed_on_s3(store: S3ObjectStore, fake: FakeS3) -> None:
+    class FailingDisk(BytesIO):
+        sent = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            self.sent += 1
+            if self.sent > 3:
+                raise OSError(5, "Input/output error")
+            return super().read(size)
+
+    body = bytes(10_000_000)
+    with pytest.raises(OSError, match="Input/output error"):
+        store.put("key", FailingDisk(body), len(body), sha256(body).digest())
+    assert "key" not in fake.objects
