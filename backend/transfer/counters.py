@@ -1,0 +1,34 @@
+"""Counters of the transfer process, as they appear in its report. They begin at zero with each process."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+NAMES: Final = (
+    "uploads",
+    "upload_bytes",
+    "upload_failures",
+    "downloads",
+    "download_bytes",
+    "download_failures",
+    "deletions",
+    "evictions",
+    "corrupted",
+)
+
+
+class Counters:
+    """Named numbers that only grow. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._values = dict.fromkeys(NAMES, 0)
+
+    def add(self, name: str, amount: int = 1) -> None:
+        with self._lock:
+            self._values[name] += amount
+
+    def snapshot(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._values)

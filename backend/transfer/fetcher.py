@@ -1,0 +1,176 @@
+"""Brings objects from the bucket to whoever asks for their bytes: verified, once however many ask, into the cache.
+
+What is handed out is a descriptor, not a path: eviction cannot take it away from its reader.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from backend.atomic_file import write_digest
+from backend.cache import open_cached
+from backend.transfer.availability import GET, Availability
+from backend.transfer.back_off import back_off
+from backend.transfer.counters import Counters
+from backend.transfer.download_file import DownloadFile
+from backend.transfer.name_locks import NameLocks
+from backend.transfer.object_store.errors import ObjectCorrupted, ObjectMissing, ObjectStoreError, Unreachable
+from backend.transfer.object_store.protocols import GetObject
+from backend.transfer.read_cache import ReadCache
+from backend.transfer.single_flight import SingleFlight
+
+log = logging.getLogger(__name__)
+
+_RETRY_TIME: Final = 5.0  # seconds in which a failed download is begun again
+_ATTEMPTS: Final = 3  # downloads that may fail before the reader is told
+_MISSING_PAUSE: Final = 0.25  # seconds between two questions for a missing object
+_FAIL_FAST: Final = 1.0  # seconds after a failure in which readers are not made to wait for the next one
+_SLOWEST: Final = 64 * 1024  # bytes per second; a download that is slower is given up
+_SHORTEST: Final = 30.0  # seconds; no download is given up earlier
+_WAIT_FOR_SLOT: Final = 60.0  # seconds
+
+
+class Fetcher:
+    """Fetches attachments by name. Thread-safe."""
+
+    def __init__(
+        self,
+        spool: Path,
+        cache: ReadCache,
+        store: GetObject,
+        key: Callable[[str], str],
+        *,
+        names: NameLocks,
+        availability: Availability,
+        counters: Counters,
+        concurrent: int,
+        patience: float,
+    ) -> None:
+        """`concurrent` downloads at a time; a missing object is asked for again for `patience` seconds."""
+        self._spool = spool
+        self._cache = cache
+        self._store = store
+        self._key = key
+        self._names = names
+        self._availability = availability
+        self._counters = counters
+        self._slots = threading.Semaphore(concurrent)
+        self._patience = patience
+        self._flights = SingleFlight()
+
+    def fetch(self, name: str) -> int:
+        """A read-only descriptor of the whole verified attachment, at its start; the caller closes it.
+
+        Raises:
+            ObjectStoreError: it cannot be had; `kind` says why.
+            OSError: the local disk and memory cannot take it.
+        """
+        descriptor = self._local(name)
+        if descriptor is not None:
+            return descriptor
+        return self._flights.descriptor(name, lambda: self._bring(name))
+
+    def _local(self, name: str) -> int | None:
+        """A descriptor of what the spool or the cache holds, if either does.
+
+        Raises:
+            ObjectMissing: Orthanc has removed it.
+        """
+        if (self._spool / "tombstones" / name).exists():
+            raise ObjectMissing(f"{name} has been removed")
+        try:
+            return os.open(self._spool / "pending" / name, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return open_cached(self._cache.directory, name)
+
+    def _bring(self, name: str) -> int:
+        self._fail_fast()
+        started = time.monotonic()
+        failures = 0
+        while True:
+            descriptor = self._local(name)
+            if descriptor is not None:
+                return descriptor
+            try:
+                return self._download(name)
+            except ObjectMissing:
+                # another node may have it in its spool still
+                if time.monotonic() - started > self._patience:
+                    self._counters.add("download_failures")
+                    raise
+                time.sleep(_MISSING_PAUSE)
+            except ObjectStoreError as error:
+                self._counters.add("download_failures")
+                self._counters.add("corrupted", isinstance(error, ObjectCorrupted))
+                failures += 1
+                is_late = time.monotonic() - started > _RETRY_TIME
+                if not error.retry_helps or is_late or failures == _ATTEMPTS:
+                    log.error("download_failed name=%s kind=%s reason=%s", name, error.kind, error)  # noqa: TRY400
+                    raise
+                time.sleep(back_off(failures, first=0.2, cap=1.0))
+
+    def _fail_fast(self) -> None:
+        error = self._availability.error(GET)
+        if error is not None and self._availability.failed_within(GET, _FAIL_FAST):
+            raise type(error)(str(error))
+
+    def _download(self, name: str) -> int:
+        with self._slot(), self._store.get(self._key(name)) as found:
+            size = found.attributes.size
+            deadline = time.monotonic() + _SHORTEST + size / _SLOWEST
+            is_reserved = self._cache.reserve(size)
+            try:
+                file = DownloadFile(self._cache.temporary(name), size)
+                try:
+                    digest = sha256()
+                    for chunk in found.chunks():
+                        file.write(chunk)
+                        digest.update(chunk)
+                        if time.monotonic() > deadline:
+                            raise Unreachable(f"GetObject {name}: slower than {_SLOWEST} bytes per second")
+                    if found.attributes.digest not in (None, digest.digest()):
+                        raise ObjectCorrupted(f"the object of {name} does not have the SHA-256 it was stored with")
+                    write_digest(file.descriptor, digest.digest())
+                    self._keep(name, file, size, is_reserved=is_reserved)
+                except BaseException:
+                    file.close()
+                    raise
+            finally:
+                if is_reserved:
+                    self._cache.release(size)
+        self._counters.add("downloads")
+        self._counters.add("download_bytes", size)
+        return file.descriptor
+
+    def _keep(self, name: str, file: DownloadFile, size: int, *, is_reserved: bool) -> None:
+        """Put the file into the cache unless that cannot be; its descriptor serves the readers in any case."""
+        if file.disk_error is not None:
+            self._cache.disk_failed(file.disk_error)
+        with self._names.if_free(name) as is_free:
+            is_removed = (self._spool / "tombstones" / name).exists()
+            if file.path is None or not is_reserved or not is_free or is_removed:
+                file.unlink()
+                return
+            try:
+                self._cache.publish(name, file.path, size)
+                file.path = None
+            except OSError as error:
+                self._cache.disk_failed(error)
+                file.unlink()
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        if not self._slots.acquire(timeout=_WAIT_FOR_SLOT):
+            raise Unreachable(f"no download could begin within {_WAIT_FOR_SLOT:g} s: too many are waiting for S3")
+        try:
+            yield
+        finally:
+            self._slots.release()

@@ -1,0 +1,123 @@
+"""The order in which pending attachments are uploaded: a view of the folder `pending/`, oldest first.
+
+The folder is the queue; this only remembers what has been seen, so that each file is looked at once, and who must wait
+after a failure.
+"""
+
+from __future__ import annotations
+
+import heapq
+import stat
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from backend.transfer.back_off import back_off
+
+_FIRST_PAUSE: Final = 0.5  # seconds
+_LONGEST_PAUSE: Final = 30.0
+
+
+@dataclass
+class _Pending:
+    size: int  # bytes
+    accepted: float  # mtime
+    failures: int = 0
+    is_taken: bool = False
+
+
+class PendingQueue:
+    """Hands out each pending name to one thread at a time. Thread-safe."""
+
+    def __init__(self, folder: Path, on_released: Callable[[int], None]) -> None:
+        """`on_released` is told the size of each attachment that has left the folder, in bytes."""
+        self._folder = folder
+        self._on_released = on_released
+        self._changed = threading.Condition()
+        self._pending: dict[str, _Pending] = {}
+        self._waiting: list[tuple[float, float, str]] = []  # heap of (not before, accepted, name)
+        self._bytes = 0
+        self._stopped = False
+
+    def refresh(self, names: set[str]) -> None:
+        """Take over a listing of the folder."""
+        with self._changed:
+            known = self._pending.keys()
+            for name in names - known:
+                self._add(name)
+            gone = [name for name in known - names if not self._pending[name].is_taken]
+            for name in gone:
+                self._forget(name)
+            self._changed.notify_all()
+
+    def take(self) -> str | None:
+        """Wait for the next name; the caller answers with `finish` or `postpone`. None: stop."""
+        with self._changed:
+            while not self._stopped:
+                now = time.monotonic()
+                if self._waiting and self._waiting[0][0] <= now:
+                    _, _, name = heapq.heappop(self._waiting)
+                    entry = self._pending.get(name)
+                    if entry is not None and not entry.is_taken:
+                        entry.is_taken = True
+                        return name
+                else:
+                    self._changed.wait(self._waiting[0][0] - now if self._waiting else None)
+            return None
+
+    def finish(self, name: str) -> None:
+        """The name has left the folder."""
+        with self._changed:
+            self._forget(name)
+
+    def postpone(self, name: str, *, is_to_blame: bool) -> None:
+        """Try it again: later and later if it is to blame itself, or whenever uploads go on."""
+        with self._changed:
+            entry = self._pending[name]
+            entry.is_taken = False
+            entry.failures += is_to_blame
+            pause = back_off(entry.failures, first=_FIRST_PAUSE, cap=_LONGEST_PAUSE) if is_to_blame else 0.0
+            heapq.heappush(self._waiting, (time.monotonic() + pause, entry.accepted, name))
+            self._changed.notify()
+
+    def dropped(self, name: str, size: int) -> None:
+        """The pending file of a removed attachment, `size` bytes, has been unlinked."""
+        with self._changed:
+            entry = self._pending.get(name)
+            if entry is None:
+                self._on_released(size)  # it went before it was seen here
+            elif not entry.is_taken:
+                self._forget(name)
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def report(self) -> dict[str, Any]:
+        with self._changed:
+            oldest = min((entry.accepted for entry in self._pending.values()), default=None)
+            return {
+                "PendingCount": len(self._pending),
+                "PendingBytes": self._bytes,
+                "OldestPendingSeconds": None if oldest is None else max(0.0, round(time.time() - oldest, 3)),
+            }
+
+    def _add(self, name: str) -> None:
+        try:
+            status = (self._folder / name).lstat()
+        except FileNotFoundError:
+            return  # gone again
+        if not stat.S_ISREG(status.st_mode):
+            return
+        self._pending[name] = _Pending(status.st_size, status.st_mtime)
+        self._bytes += status.st_size
+        heapq.heappush(self._waiting, (0.0, status.st_mtime, name))
+
+    def _forget(self, name: str) -> None:
+        size = self._pending.pop(name).size
+        self._bytes -= size
+        self._on_released(size)

@@ -1,0 +1,147 @@
+"""The transfer process put together from its parts, in the one place where they are made."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from backend.object_key import object_key
+from backend.spool import FOLDERS
+from backend.transfer.attachment_upload import AttachmentUpload, StagedUploads
+from backend.transfer.availability import Availability, ObservedObjectStore
+from backend.transfer.canary import Canary, Recovery, canary_key
+from backend.transfer.counters import Counters
+from backend.transfer.fetcher import Fetcher
+from backend.transfer.name_locks import NameLocks
+from backend.transfer.object_store.errors import ObjectStoreError
+from backend.transfer.object_store.protocols import ObjectStore
+from backend.transfer.pending_queue import PendingQueue
+from backend.transfer.read_cache import ReadCache
+from backend.transfer.remover import Remover
+from backend.transfer.report import ReleasedBytes, Reporter
+from backend.transfer.server import Server
+from backend.transfer.spool_watch import SpoolWatch
+from backend.transfer.uploader import Uploader
+from config.settings import StorageSettings, StorageStructure
+
+log = logging.getLogger(__name__)
+
+DRAIN_TIME: Final = 3.0  # seconds that running uploads have after SIGTERM
+
+
+class CannotStart(Exception):
+    """Starting again would not help; the message says what to change."""
+
+
+class TransferProcess:
+    """Everything between the spool and the bucket."""
+
+    def __init__(
+        self,
+        settings: StorageSettings,
+        listener: socket.socket,
+        *,
+        writes: ObjectStore,
+        reads: ObjectStore,
+        send_report: Callable[[dict[str, Any]], None],
+    ) -> None:
+        """`writes` uploads and deletes, `reads` downloads: apart, so that neither waits for the other's connections."""
+        spool = settings.spool_directory
+        for folder in FOLDERS:
+            (spool / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        key = partial(
+            object_key, root_path=settings.root_path, legacy=settings.storage_structure is StorageStructure.LEGACY
+        )
+        counters = Counters()
+        names = NameLocks()
+        released = ReleasedBytes()
+        self._availability = availability = Availability(self._report_now)
+        observed_writes = ObservedObjectStore(writes, availability)
+        observed_reads = ObservedObjectStore(reads, availability)
+        self._canary = Canary(
+            canary_key(settings.root_path, spool),
+            writes=observed_writes,
+            reads=observed_reads,
+            bucket=writes if settings.create_bucket else None,
+        )
+        self._recovery = Recovery(self._canary, availability)
+        self._cache = cache = ReadCache(settings.cache_directory, settings.maximum_cache_size, counters)
+        queue = PendingQueue(spool / "pending", released.add)
+        upload = AttachmentUpload(spool, cache, observed_writes, key, names=names, counters=counters)
+        self._uploader = Uploader(queue, upload, availability, settings.concurrent_uploads)
+        self._remover = Remover(
+            spool,
+            cache,
+            observed_writes,
+            key,
+            names=names,
+            availability=availability,
+            counters=counters,
+            grace_period=settings.removal_grace_period,
+            on_dropped=queue.dropped,
+        )
+        self._watch = SpoolWatch(spool, queue, self._remover)
+        fetcher = Fetcher(
+            spool,
+            cache,
+            observed_reads,
+            key,
+            names=names,
+            availability=availability,
+            counters=counters,
+            concurrent=settings.concurrent_downloads,
+            patience=settings.missing_object_patience,
+        )
+        staged = StagedUploads(upload, availability, settings.concurrent_uploads)
+        self._server = Server(listener, fetch=fetcher.fetch, upload=staged.upload, wake=self._watch.wake)
+        self._reporter = Reporter(
+            send_report,
+            spool=spool,
+            released=released,
+            queue=queue,
+            remover=self._remover,
+            cache=cache,
+            availability=availability,
+            counters=counters,
+        )
+
+    def prepare(self) -> None:
+        """Look over the cache and try the bucket.
+
+        Raises:
+            CannotStart: the settings must be changed first. A store that is away, or slow, or whose clock differs does
+                not keep a node from starting.
+        """
+        try:
+            self._cache.recover()
+        except OSError as error:
+            raise CannotStart(f"Isen.Storage.CacheDirectory cannot be used: {error}") from error
+        try:
+            self._canary.check()
+        except ObjectStoreError as error:
+            if not error.retry_helps:
+                raise CannotStart(f"Isen.Storage: {error}") from error
+            log.warning("object_store_unavailable_at_start reason=%s", error)
+
+    def start(self) -> None:
+        """Begin to work; returns at once."""
+        self._server.start()
+        self._watch.start()
+        self._uploader.start()
+        self._remover.start()
+        self._recovery.start()
+        self._reporter.start()
+
+    def drain(self) -> None:
+        """Begin nothing more and wait a little for the uploads that are running."""
+        self._server.stop()
+        self._uploader.stop()
+        self._remover.stop()
+        self._recovery.stop()
+        self._uploader.join(DRAIN_TIME)
+
+    def _report_now(self) -> None:
+        self._reporter.due.set()

@@ -1,0 +1,130 @@
+"""Answers the plugin's requests on the socket it has made; one thread for each of its connections.
+
+The requests are those of `backend.plugin.transfer_client`: fetch, upload, wake. An error reply names its kind in one
+word, so that "S3 has no such object" is never mixed up with "S3 cannot be asked".
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from backend import messages
+from backend.object_key import is_attachment_name
+from backend.transfer.object_store.errors import ObjectStoreError
+
+log = logging.getLogger(__name__)
+
+MAXIMUM_CONNECTIONS: Final = 64
+_ACCEPT_PAUSE: Final = 0.1  # seconds, when accept(2) fails: too many open files, most likely
+
+
+class Server:
+    """Accepts connections until it is told to stop."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        *,
+        fetch: Callable[[str], int],
+        upload: Callable[[str, float], None],
+        wake: Callable[[], None],
+    ) -> None:
+        """`fetch` gives a descriptor that is closed here."""
+        self._listener = listener
+        self._fetch = fetch
+        self._upload = upload
+        self._wake = wake
+        self._places = threading.Semaphore(MAXIMUM_CONNECTIONS)
+        self._stop_read, self._stop_write = os.pipe()
+
+    def start(self) -> None:
+        self._listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        threading.Thread(target=self._accept, name="accept", daemon=True).start()
+
+    def stop(self) -> None:
+        """Accept no more connections; they wait in the listener's backlog for the next process."""
+        os.close(self._stop_write)
+
+    def _accept(self) -> None:
+        waiting = select.poll()
+        waiting.register(self._listener, select.POLLIN)
+        waiting.register(self._stop_read, select.POLLIN | select.POLLHUP)
+        while True:
+            self._places.acquire()
+            if any(descriptor == self._stop_read for descriptor, _ in waiting.poll()):
+                return
+            try:
+                connection, _ = self._listener.accept()
+            except OSError as error:
+                self._places.release()
+                if not isinstance(error, BlockingIOError):
+                    log.error("accept_failed reason=%s", error)  # noqa: TRY400 - one line per event
+                    time.sleep(_ACCEPT_PAUSE)
+                continue
+            connection.setblocking(True)  # noqa: FBT003 - the standard library's signature
+            threading.Thread(target=self._serve, args=(connection,), name="request", daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            with connection:
+                while self._serve_one(connection):
+                    pass
+        except OSError:
+            pass  # the plugin is gone, or has stopped waiting
+        finally:
+            self._places.release()
+
+    def _serve_one(self, connection: socket.socket) -> bool:
+        """Answer one request; whether there may be another."""
+        try:
+            request, descriptors = messages.receive(connection)
+        except messages.Disconnected:
+            return False
+        except ValueError as error:
+            messages.send(connection, _error("local", f"not a request: {error}"))
+            return True
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if request.get("Operation") == "wake":
+            self._wake()
+            return True
+        try:
+            reply, fetched = self._answer(request)
+        except ObjectStoreError as error:
+            messages.send(connection, _error(error.kind, str(error)))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the plugin must not wait for ever
+            log.error("request_failed operation=%.20r reason=%r", request.get("Operation"), error)  # noqa: TRY400
+            messages.send(connection, _error("local", f"the transfer process failed: {error}"))
+        else:
+            try:
+                messages.send(connection, reply, fetched)
+            finally:
+                for descriptor in fetched:
+                    os.close(descriptor)
+        return True
+
+    def _answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+        name = request.get("Name")
+        if not isinstance(name, str) or not is_attachment_name(name):
+            raise ValueError("the name is not that of an attachment")
+        match request.get("Operation"):
+            case "fetch":
+                descriptor = self._fetch(name)
+                return {"Result": "ok", "Size": os.fstat(descriptor).st_size}, [descriptor]
+            case "upload":
+                timeout = float(request.get("Timeout", 0))
+                self._upload(name, timeout)
+                return {"Result": "ok"}, []
+            case _:
+                raise ValueError("there is no such operation")
+
+
+def _error(kind: str, message: str) -> dict[str, Any]:
+    return {"Result": "error", "Error": kind, "Message": message}

@@ -1,0 +1,74 @@
+"""One piece of work per name however many ask for it: the first does it, the others wait for its result."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass
+class _Flight:
+    landed: threading.Event = field(default_factory=threading.Event)
+    users: int = 0
+    descriptor: int | None = None
+    error: Exception | None = None
+
+
+class SingleFlight:
+    """Shares file descriptors. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._flights: dict[str, _Flight] = {}
+
+    def descriptor(self, name: str, bring: Callable[[], int]) -> int:
+        """A read-only descriptor of our own, at offset 0, of the file that `bring` opened for whoever asked first.
+
+        The caller closes it. `bring` must end in bounded time, because everybody waits for it.
+
+        Raises:
+            Exception: whatever `bring` raised, to each who asked.
+        """
+        with self._lock:
+            flight = self._flights.get(name)
+            leads = flight is None
+            if flight is None:
+                flight = self._flights[name] = _Flight()
+            flight.users += 1
+        try:
+            if leads:
+                self._fly(name, flight, bring)
+            else:
+                flight.landed.wait()
+            if flight.error is not None:
+                raise _again(flight.error)
+            # not dup(2): duplicates share one offset
+            return os.open(f"/proc/self/fd/{flight.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            self._leave(flight)
+
+    def _fly(self, name: str, flight: _Flight, bring: Callable[[], int]) -> None:
+        try:
+            flight.descriptor = bring()
+        except Exception as error:  # noqa: BLE001 - handed to every caller
+            flight.error = error
+        finally:
+            with self._lock:
+                del self._flights[name]
+            flight.landed.set()
+
+    def _leave(self, flight: _Flight) -> None:
+        with self._lock:
+            flight.users -= 1
+            is_last = flight.users == 0
+        if is_last and flight.descriptor is not None:
+            os.close(flight.descriptor)
+
+
+def _again(error: Exception) -> Exception:
+    """The same error for one more thread; raising one object in several mixes their tracebacks."""
+    copy = type(error)(*error.args)
+    copy.__cause__ = error
+    return copy

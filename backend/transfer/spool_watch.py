@@ -1,0 +1,62 @@
+"""Looks what is new in the spool: when the plugin says so, and once a second in any case."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from backend.transfer.folder import Folder
+from backend.transfer.pending_queue import PendingQueue
+from backend.transfer.remover import Remover
+
+log = logging.getLogger(__name__)
+
+_INTERVAL: Final = 1.0  # seconds
+_SHORTEST_INTERVAL: Final = 0.03  # seconds; hints come by the hundred, one listing serves many
+_DUTY: Final = 5  # a listing that takes long is not begun again before this many times its duration
+
+
+class SpoolWatch:
+    """Keeps queue and removals in step with their folders."""
+
+    def __init__(self, spool: Path, queue: PendingQueue, remover: Remover) -> None:
+        self._pending = Folder(spool / "pending")
+        self._tombstones = Folder(spool / "tombstones")
+        self._queue = queue
+        self._remover = remover
+        self._hint = threading.Event()
+        self._is_broken = False
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="spool-watch", daemon=True).start()
+
+    def wake(self) -> None:
+        """Something is new."""
+        self._hint.set()
+
+    def look(self) -> None:
+        """List what has changed. Tombstones come first: what is removed need not be uploaded."""
+        removed = self._tombstones.changed_names()
+        if removed is not None:
+            self._remover.refresh(removed)
+        self._remover.drop_local()
+        pending = self._pending.changed_names()
+        if pending is not None:
+            self._queue.refresh(pending)
+
+    def _run(self) -> None:
+        while True:
+            self._hint.clear()
+            began = time.monotonic()
+            try:
+                self.look()
+                self._is_broken = False
+            except OSError as error:
+                if not self._is_broken:
+                    log.error("spool_unreadable reason=%s", error)  # noqa: TRY400 - one line per event
+                self._is_broken = True
+            time.sleep(max(_SHORTEST_INTERVAL, _DUTY * (time.monotonic() - began)))
+            self._hint.wait(_INTERVAL)
