@@ -8,13 +8,16 @@ from scp.request import Service
 from scp.services.echo import ECHO
 from scp.services.find import FindService
 from scp.services.store import StoreService
+from scp.services.worklist import build_worklist_service
 
 
 def build_services(settings: Settings, client: OrthancClient) -> tuple[Service, ...]:
     """The services of this worker, ready to serve from any number of threads."""
     dicom = settings.dicom or DicomSettings()
+    worklist = build_worklist_service(settings)
     return (
         ECHO,
         StoreService(client).service(),
         FindService(dicom, client).service(),
+        *([worklist] if worklist else []),
     )

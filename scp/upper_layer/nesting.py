@@ -26,7 +26,7 @@ def check_nesting(encoded: bytes, *, implicit: bool, little_endian: bool, maximu
 
     Raises:
         NestingError: more than `maximum` levels of sequences.
-        struct.error: the data set ends inside an element's header.
+        struct.error: the data set ends inside an element.
     """
     order = "<" if little_endian else ">"
     tag_format, long_format, short_format = (
@@ -67,3 +67,5 @@ def check_nesting(encoded: bytes, *, implicit: bool, little_endian: bool, maximu
                 raise NestingError(f"more than {maximum} levels")
         else:
             offset += length
+    if offset > len(encoded) or any(end > len(encoded) for end, _ in ends):
+        raise struct.error("the data set ends inside an element")

@@ -1,0 +1,155 @@
+"""C-FIND of the Modality Worklist Information Model (PS3.4 Annex K) over a worklist source.
+
+    0xFF00  a scheduled procedure step that matches
+    0xFF01  the same, but attributes were requested that are not supported for this step
+    0x0000  all were sent
+    0xFE00  cancelled by the peer; or LimitAnswers were sent and there are more, as with Orthanc
+    0xA900  the Identifier is malformed
+    0xC000  the Identifier cannot be decoded, or the source cannot be read
+
+Supported are the attributes of Table K.6-1 (see `scp.worklist_sources.table_k6_1`) and whatever else a step holds; both
+are matched and answered. Anything else is ignored for matching and not answered (K.2.2.1.1.2).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from pydicom.uid import UID
+
+from config.settings import DicomSettings, Settings
+from scp.matching import Candidate, Matcher, MatchingOptions, compile_identifier
+from scp.matching.answer import add_attribute
+from scp.matching.candidate import TIMEZONE_OFFSET_FROM_UTC
+from scp.query.character_set import python_encoding, set_character_set
+from scp.request import Request, Service
+from scp.statuses import CANCEL, CANNOT_UNDERSTAND, PENDING, PENDING_WARNING, SUCCESS, Refusal
+from scp.upper_layer.limits import Limits
+from scp.worklist_sources.folder import WorklistFolder
+from scp.worklist_sources.protocol import SourceUnavailable, WorklistSource
+from scp.worklist_sources.table_k6_1 import SCHEDULED_PROCEDURE_STEP_SEQUENCE, SUPPORTED, tag_of
+
+log = logging.getLogger(__name__)
+
+MODALITY_WORKLIST_FIND: Final = UID("1.2.840.10008.5.1.4.31")
+SCHEDULED_STATION_AE_TITLE: Final = tag_of("ScheduledStationAETitle")
+# Table K.6-1: "if both are ranges" they form one interval, without negotiation
+START: Final = (tag_of("ScheduledProcedureStepStartDate"), tag_of("ScheduledProcedureStepStartTime"))
+ENTRIES_BETWEEN_CHECKS: Final = 1000  # of C-CANCEL, when nothing matches
+
+
+@dataclass(frozen=True)
+class WorklistService:
+    """Serves worklist queries; one for all threads of the worker."""
+
+    source: WorklistSource
+    options: MatchingOptions
+    default_encoding: str  # Orthanc's name
+    filter_issuer_aet: bool
+    limit_answers: int  # 0 = none
+
+    def service(self) -> Service:
+        return Service(
+            "C-FIND worklist",
+            "C_FIND",
+            "allow_find_worklist",
+            (MODALITY_WORKLIST_FIND,),
+            self.serve,
+            negotiate_extensions,
+        )
+
+    def serve(self, request: Request) -> None:
+        try:
+            status = self._answer(request)
+        except Refusal as refusal:
+            _log_failure(request, refusal.status, refusal.comment)
+            request.respond(refusal.status, ErrorComment=refusal.comment)
+        except SourceUnavailable as error:
+            _log_failure(request, CANNOT_UNDERSTAND, str(error))
+            request.respond(CANNOT_UNDERSTAND, ErrorComment="the worklist cannot be read")
+        else:
+            request.respond(status)
+
+    def _answer(self, request: Request) -> int:
+        """Send the pending responses and return the final status."""
+        matcher = compile_identifier(request.identifier(), self.options)
+        for sent, entry in enumerate(self._matching(request, matcher)):
+            if request.is_cancelled or (self.limit_answers and sent == self.limit_answers):
+                return CANCEL
+            self._send(request, matcher, entry)
+        return CANCEL if request.is_cancelled else SUCCESS
+
+    def _matching(self, request: Request, matcher: Matcher) -> Iterator[Candidate]:
+        calling_ae_title = request.peer.calling_ae_title
+        for index, entry in enumerate(self.source.entries()):
+            if index % ENTRIES_BETWEEN_CHECKS == 0 and request.is_cancelled:
+                return
+            if self.filter_issuer_aet and not _is_for(entry, calling_ae_title):
+                continue
+            if matcher.matches(entry):
+                yield entry
+
+    def _send(self, request: Request, matcher: Matcher, entry: Candidate) -> None:
+        answer = matcher.answer(entry)
+        timezone = entry.attributes.get(TIMEZONE_OFFSET_FROM_UTC)
+        if timezone:  # PS3.4 K.4.1.1.3.2: the times of the answer are by this clock
+            add_attribute(answer, TIMEZONE_OFFSET_FROM_UTC, timezone)
+        set_character_set(answer, self.default_encoding)
+        request.respond(PENDING if matcher.supports(entry) else PENDING_WARNING, answer)
+
+
+def build_worklist_service(settings: Settings) -> Service | None:
+    """The service as configured; None without a folder: the SOP class is not offered then, as with Orthanc.
+
+    Starts to read the folder at once, so that the first query does not wait for all of it.
+    """
+    if settings.worklists.directory is None:
+        return None
+    dicom = settings.dicom or DicomSettings()
+    encoding = python_encoding(dicom.default_encoding)
+    folder = WorklistFolder(settings.worklists.directory, Limits.of(dicom), encoding)
+    threading.Thread(target=_read_ahead, args=(folder,), name="worklist-read-ahead", daemon=True).start()
+    options = MatchingOptions(
+        unknown_value_matches=False,
+        case_sensitive_person_names=dicom.case_sensitive_pn,
+        combined=(START,),
+        default_encoding=encoding,
+        supported=SUPPORTED,
+    )
+    worklists = settings.worklists
+    return WorklistService(
+        folder, options, dicom.default_encoding, worklists.filter_issuer_aet, worklists.limit_answers
+    ).service()
+
+
+def negotiate_extensions(offered: bytes) -> bytes:
+    """PS3.4 K.5.1.1: bytes 1 and 2 are always 1; fuzzy matching of names and timezone adjustment are not supported."""
+    return b"\1\1\0\0"[: len(offered)]
+
+
+def _is_for(entry: Candidate, ae_title: str) -> bool:
+    """Whether the step is scheduled for this station."""
+    (step,) = entry.attributes[SCHEDULED_PROCEDURE_STEP_SEQUENCE].values
+    return ae_title in step.attributes[SCHEDULED_STATION_AE_TITLE].values
+
+
+def _read_ahead(folder: WorklistFolder) -> None:
+    try:
+        folder.entries()
+    except SourceUnavailable as error:
+        log.warning("worklist_unavailable reason=%r", str(error))
+
+
+def _log_failure(request: Request, status: int, reason: str) -> None:
+    peer = request.peer
+    log.warning(
+        "worklist_query_refused status=0x%04X calling_ae_title=%r address=%s reason=%r",
+        status,
+        peer.calling_ae_title,
+        peer.address,
+        reason,
+    )
