@@ -16,11 +16,15 @@ from config.problems import ConfigurationError
 from config.settings import Settings
 from tests.unit.config.samples import GOOD, SECRET, accepted, changed
 
+NATIVE_OPTIONS = ("SecretKey", "Tags", "StorageClass", "HybridMode", "StorageEncryption", "EnableAwsSdkLogs", "Comment")
+NATIVE = {
+    "DicomServerEnabled": False,
+    "StorageDirectory": "/var/lib/orthanc",
+    "AwsS3Storage": {"BucketName": "dicom", "Region": "eu-west-1"},
+}
 PATHS = [
     *(f"{section}.{option}" for section, options in settable_options().items() for option in sorted(options)),
-    "AwsS3Storage.SecretKey",
-    "AwsS3Storage.Tags",
-    "AwsS3Storage.StorageEncryption.MasterKey",
+    *(f"{section}.{option}" for section in ("Isen.Storage", "AwsS3Storage") for option in NATIVE_OPTIONS),
     "DicomAet",
     "DicomModalities.ct",
     "DicomPort",
@@ -46,12 +50,13 @@ def everything_said(configuration: Any) -> str:
         [lambda s: s, lambda s: [s], lambda s: {"X": s}, lambda s: [s, s, s], lambda s: "http://u:" + s]
     ),
     other=st.sampled_from(PATHS),
+    base=st.sampled_from([GOOD, NATIVE]),
     value=st.none() | st.booleans() | st.integers() | st.text(max_size=5),
 )
 def test_a_secret_shows_nowhere_however_wrong_the_configuration_is(
-    path: str, shape: Any, other: str, value: Any
+    path: str, shape: Any, other: str, base: dict[str, Any], value: Any
 ) -> None:
-    configuration = GOOD
+    configuration = base
     for place, content in ((other, value), (path, shape(SECRET))):
         try:
             configuration = changed(place, content, configuration)
