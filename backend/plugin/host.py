@@ -62,6 +62,7 @@ class Isen:
         capabilities = {
             "AllowThreads": hasattr(getattr(host, "RestOutput", None), "StartStreamAnswer"),
             "StorageApi": 3 if hasattr(host, "RegisterStorageArea3") else 1,
+            "ConfigurationPath": host.GetConfigurationPath(),
         }
         self._settings = resolve(configuration, capabilities, self._python, folder, host.LogWarning)
         self._next_metrics = math.inf  # Orthanc takes metrics only while its database is open
