@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast
+from urllib.parse import quote
 
 import urllib3
 from urllib3.exceptions import HTTPError, ProtocolError
@@ -191,6 +192,21 @@ class OrthancClient:
         request = {"Transcode": _checked(UID, transfer_syntax), "Keep": ["SOPInstanceUID"], "Force": True}
         path = "/instances/" + _checked(ORTHANC_ID, instance_id) + "/modify"
         return self._file("POST", path, lambda: (json.dumps(request).encode(),))
+
+    def submit_store_job(
+        self, modality: str, ids: Sequence[str], local_ae_title: str, originator_ae_title: str, originator_id: int
+    ) -> str:
+        """Have Orthanc send `ids` to the modality of this name in the background; the job's identifier."""
+        request = {
+            "Resources": list(ids),
+            "LocalAet": local_ae_title,
+            "MoveOriginatorAet": originator_ae_title,
+            "MoveOriginatorID": originator_id,
+            "Asynchronous": True,
+            "Permissive": True,  # one failed image must not end the others
+        }
+        answer = self._post_json("/modalities/" + quote(modality, safe="") + "/store", request)
+        return str(answer["ID"])
 
     def _post_json(self, path: str, content: object) -> Any:
         return self._json("POST", path, lambda: (json.dumps(content).encode(),))

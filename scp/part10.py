@@ -19,7 +19,7 @@ _MAXIMUM_META_LENGTH: Final = 64 * 1024  # bytes; a real one has some hundred
 
 
 class NotPart10(ValueError):
-    """The file has no readable file meta information."""
+    """The file has no file meta information."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,17 @@ def file_header(meta: FileMeta, source_ae_title: str) -> bytes:
 def read_file_meta(file: BinaryIO) -> FileMeta:
     """Read the file meta information and leave `file` at the first byte of the data set.
 
+    The group length is not relied upon: files without it, or with a wrong one, are common enough.
+
     Raises:
-        NotPart10: see there.
+        NotPart10: there is no prefix; `file` is left at its start, for it may be a bare data set.
     """
-    lead = file.read(len(_PREAMBLE_AND_PREFIX) + _GROUP_LENGTH.size)
-    try:
-        group, element, vr, _, length = _GROUP_LENGTH.unpack_from(lead, len(_PREAMBLE_AND_PREFIX))
-    except struct.error:
-        raise NotPart10("shorter than a preamble") from None
-    if lead[128:132] != b"DICM" or (group, element, vr) != (2, 0, b"UL") or length > _MAXIMUM_META_LENGTH:
-        raise NotPart10("no prefix, or no group length where PS3.10 7.1 has it")
-    values = _values(file.read(length))
+    head = file.read(_MAXIMUM_META_LENGTH)
+    if head[128:132] != b"DICM":
+        file.seek(0)
+        raise NotPart10("no DICM prefix")
+    values, end = _values(head, len(_PREAMBLE_AND_PREFIX))
+    file.seek(end)
     return FileMeta(values.get(0x0002, ""), values.get(0x0003, ""), values.get(0x0010, ""))
 
 
@@ -69,19 +69,18 @@ def _element(element: int, vr: bytes, text: str) -> bytes:
     return _SHORT.pack(0x0002, element, vr, len(value)) + value
 
 
-def _values(meta: bytes) -> dict[int, str]:
-    """UIDs of group 0002 by element number."""
+def _values(head: bytes, offset: int) -> tuple[dict[int, str], int]:
+    """UIDs of group 0002 by element number, and the offset of the first element beyond the group."""
     values = {}
-    offset = 0
-    while offset + _SHORT.size <= len(meta):
-        _, element, vr, length = _SHORT.unpack_from(meta, offset)
+    while offset + _SHORT.size <= len(head):
+        group, element, vr, length = _SHORT.unpack_from(head, offset)
+        if group != 0x0002:
+            break
         offset += _SHORT.size
         if vr in (b"OB", b"UN", b"UT"):
-            if offset + 4 > len(meta):
-                break
-            (length,) = struct.unpack_from("<L", meta, offset)
+            (length,) = struct.unpack_from("<L", head, offset)
             offset += 4
         elif vr == b"UI":
-            values[element] = meta[offset : offset + length].decode("latin_1").strip("\0 ")
+            values[element] = head[offset : offset + length].decode("latin_1").strip("\0 ")
         offset += length
-    return values
+    return values, offset

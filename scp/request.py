@@ -91,6 +91,10 @@ class Request(Protocol):
         """
         ...
 
+    def storable_transfer_syntaxes(self, sop_class_uid: str) -> tuple[str, ...]:
+        """In which transfer syntaxes `store` can send instances of this class; empty if the peer takes none."""
+        ...
+
     def store(self, encoded: BinaryIO, sop_class_uid: str, sop_instance_uid: str, transfer_syntax: str) -> int:
         """Send one C-STORE sub-operation of a C-GET on this association and return the peer's status.
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from config.settings import DicomSettings, Settings
 from scp.orthanc_client import OrthancClient
 from scp.request import Service
+from scp.retrieve.destination import connector
 from scp.services.echo import ECHO
 from scp.services.find import FindService
+from scp.services.get import GetService
+from scp.services.move import MoveService
 from scp.services.store import StoreService
 from scp.services.worklist import build_worklist_service
 
@@ -19,5 +22,7 @@ def build_services(settings: Settings, client: OrthancClient) -> tuple[Service, 
         ECHO,
         StoreService(client).service(),
         FindService(dicom, client).service(),
+        MoveService(dicom, client, connector(dicom)).service(),
+        GetService(dicom, client).service(),
         *([worklist] if worklist else []),
     )

@@ -77,6 +77,10 @@ class ServedRequest:
     def respond(self, status: int, identifier: Dataset | bytes | None = None, **fields: object) -> None:
         respond(self.association, self._context, self.command, status, identifier, fields)
 
+    def storable_transfer_syntaxes(self, sop_class_uid: str) -> tuple[str, ...]:
+        usable = (candidate.accepted for candidate in self.association.contexts.values() if candidate.peer_is_scp)
+        return tuple(str(context.transfer_syntax) for context in usable if context.abstract_syntax == sop_class_uid)
+
     def store(self, encoded: BinaryIO, sop_class_uid: str, sop_instance_uid: str, transfer_syntax: str) -> int:
         wanted = (sop_class_uid, transfer_syntax)
         usable = (candidate.accepted for candidate in self.association.contexts.values() if candidate.peer_is_scp)

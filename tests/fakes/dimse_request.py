@@ -14,7 +14,6 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from scp.request import AcceptedContext, Peer
 
-
 PEER: Final = Peer("WORKSTATION", "ISEN", "192.0.2.7", None)
 
 
@@ -50,6 +49,7 @@ class RecordedRequest:
     peer: Peer = PEER
     on_respond: Callable[[RecordedRequest], None] = lambda _request: None
     on_store: Callable[[str, str, str, bytes], int] = lambda *_instance: 0
+    storable: dict[str, tuple[str, ...]] = field(default_factory=dict)
     is_cancelled: bool = False
     responses: list[Response] = field(default_factory=list)
 
@@ -68,6 +68,9 @@ class RecordedRequest:
     def respond(self, status: int, identifier: Dataset | bytes | None = None, **fields: object) -> None:
         self.responses.append(Response(status, identifier, fields))
         self.on_respond(self)
+
+    def storable_transfer_syntaxes(self, sop_class_uid: str) -> tuple[str, ...]:
+        return self.storable.get(sop_class_uid, ())
 
     def store(self, encoded: BinaryIO, sop_class_uid: str, sop_instance_uid: str, transfer_syntax: str) -> int:
         return self.on_store(sop_class_uid, sop_instance_uid, transfer_syntax, encoded.read())

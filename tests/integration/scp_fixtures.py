@@ -51,7 +51,7 @@ class LocalOrthanc:
 
     def request(self, path: str, body: bytes | None = None, method: str | None = None) -> Any:
         """The decoded answer of a GET, or of a POST when there is a body."""
-        request = Request(f"http://127.0.0.1:{self.http_port}{path}", body, method=method)  # noqa: S310 - always http
+        request = Request(f"http://127.0.0.1:{self.http_port}{path}", body, method=method)
         with urlopen(request, timeout=60) as response:  # noqa: S310 - always http
             return json.loads(response.read() or b"null")
 
@@ -82,7 +82,7 @@ class ScpWorker:
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "scp.log"
         with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, self.log.open("wb") as log:
-            listener.setblocking(False)
+            listener.settimeout(0)
             self.port: int = listener.getsockname()[1]
             settings = Settings(
                 python=Path(sys.executable),

@@ -1,0 +1,1 @@
+"""What C-MOVE and C-GET share: which instances, in which transfer syntax, read ahead, sent, counted."""

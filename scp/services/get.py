@@ -1,0 +1,88 @@
+"""C-GET: instances are stored at the requester on the association it asked on (PS3.4 C.4.3).
+
+Unknown entities are no failure of the Standard's: the answer is 0x0000 with counters of zero, and one log line.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from config.settings import DicomSettings
+from scp.orthanc_client import OrthancClient, OrthancError
+from scp.query.character_set import python_encoding
+from scp.query.model import ROOTS, root_of
+from scp.request import Request, Service
+from scp.retrieve.read_ahead import EncodedInstance, InstanceReader
+from scp.retrieve.selection import select_instances
+from scp.retrieve.sub_operations import SubOperations
+from scp.retrieve.transfer_syntax import TransferSyntaxes
+from scp.statuses import CANNOT_UNDERSTAND, Refusal
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GetService:
+    """Serves C-GET requests; one for all threads of the worker."""
+
+    settings: DicomSettings
+    client: OrthancClient
+
+    def service(self) -> Service:
+        sop_classes = tuple(root.get for root in ROOTS)
+        return Service("C-GET", "C_GET", "allow_get", sop_classes, self.serve, negotiate_relational)
+
+    def serve(self, request: Request) -> None:
+        try:
+            root = root_of(request.context.abstract_syntax)
+            encoding = python_encoding(self.settings.default_encoding)
+            instances = select_instances(self.client, request.identifier(), root, encoding)
+        except (Refusal, OrthancError) as error:
+            refuse(request, "get", error)
+            return
+        modality = request.peer.modality
+        may_transcode = self.settings.transcode_dicom_protocol and (modality is None or modality.allow_transcoding)
+        syntaxes = TransferSyntaxes(self.settings.scu_preferred_transfer_syntax, may_transcode=may_transcode)
+        reader = InstanceReader(self.client, syntaxes, request.storable_transfer_syntaxes)
+
+        def send(encoded: EncodedInstance) -> int:
+            return request.store(
+                encoded.data_set, encoded.sop_class_uid, encoded.sop_instance_uid, encoded.transfer_syntax
+            )
+
+        operations = SubOperations(request, len(instances))
+        operations.run(instances, reader.read, send)
+        log_end(request, "get", operations.finish(), len(instances), operations.failed)
+
+
+def negotiate_relational(offered: bytes) -> bytes:
+    """Relational retrieval is supported, byte 1; enhanced multi-frame conversion is not (PS3.4 C.5.2.1)."""
+    return bytes(min(ours, theirs) for ours, theirs in zip(b"\1\0", offered, strict=False))
+
+
+def refuse(request: Request, service: str, error: Refusal | OrthancError) -> None:
+    """Answer a retrieve request that cannot begin, with one log line."""
+    refusal = error if isinstance(error, Refusal) else Refusal(CANNOT_UNDERSTAND, "the archive cannot be searched")
+    log.warning(
+        "%s_refused status=0x%04X calling_ae_title=%r address=%s reason=%s",
+        service,
+        refusal.status,
+        request.peer.calling_ae_title,
+        request.peer.address,
+        error,
+    )
+    request.respond(refusal.status, ErrorComment=refusal.comment)
+
+
+def log_end(request: Request, service: str, status: int, instances: int, failed: int) -> None:
+    """One line at the end of each retrieve request."""
+    log.info(
+        "%s_finished status=0x%04X calling_ae_title=%r address=%s instances=%d failed=%d",
+        service,
+        status,
+        request.peer.calling_ae_title,
+        request.peer.address,
+        instances,
+        failed,
+    )
