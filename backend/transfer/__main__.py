@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import socket
-import threading
+from queue import SimpleQueue
 
 from backend.transfer.object_store.errors import CredentialsRefused, UnusableSettings
 from backend.transfer.object_store.s3 import S3ObjectStore
@@ -42,11 +42,11 @@ def main() -> None:
         process.prepare()
     except (UnusableSettings, CredentialsRefused, CannotStart) as error:
         line.refuse(str(error))
-    terminated = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: terminated.set())  # until now there was nothing to finish
+    terminated: SimpleQueue[None] = SimpleQueue()  # an Event may deadlock when a second signal interrupts its set()
+    signal.signal(signal.SIGTERM, lambda *_: terminated.put(None))  # until now there was nothing to finish
     process.start()
     line.ready()
-    terminated.wait()
+    terminated.get()
     process.drain()
     logging.shutdown()
     os._exit(0)  # without waiting for downloads: their readers ask the next process

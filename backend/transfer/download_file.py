@@ -31,9 +31,11 @@ class DownloadFile:
         Raises:
             OSError: neither the disk nor memory takes it.
         """
+        start = self._written
         try:
             self._append(chunk)
         except OSError as error:
+            self._written = start  # part of the chunk may have been written
             self._move_to_memory(error)
             self._append(chunk)
 

@@ -79,8 +79,10 @@ class PendingQueue:
             entry = self._pending[name]
             entry.is_taken = False
             entry.failures += is_to_blame
-            pause = back_off(entry.failures, first=_FIRST_PAUSE, cap=_LONGEST_PAUSE) if is_to_blame else 0.0
-            heapq.heappush(self._waiting, (time.monotonic() + pause, entry.accepted, name))
+            not_before = 0.0
+            if is_to_blame:
+                not_before = time.monotonic() + back_off(entry.failures, first=_FIRST_PAUSE, cap=_LONGEST_PAUSE)
+            heapq.heappush(self._waiting, (not_before, entry.accepted, name))
             self._changed.notify()
 
     def dropped(self, name: str, size: int) -> None:

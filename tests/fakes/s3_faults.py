@@ -229,6 +229,14 @@ def html(status: int) -> Callable[[Handler, bytes], bool]:
     return act
 
 
+def answer_late(seconds: float) -> Callable[[Handler, bytes], bool]:
+    def act(*_: object) -> bool:
+        time.sleep(seconds)
+        return False
+
+    return act
+
+
 def hang(handler: Handler, _: bytes) -> bool:
     """Never answers."""
     handler.server.ended.wait()

@@ -17,7 +17,15 @@ from backend.plugin.transfer_client import TransferError
 from backend.stack.ports import free_port
 from backend.stack.s3_server import S3Server
 from tests.fakes.gate import Gate
-from tests.fakes.s3_faults import BUCKET, FakeS3, Stored, give_damaged, refuse_with, store_then_fail
+from tests.fakes.s3_faults import (
+    BUCKET,
+    FakeS3,
+    Stored,
+    answer_late,
+    give_damaged,
+    refuse_with,
+    store_then_fail,
+)
 from tests.fakes.transfer_child import TransferChild, connect, content_of, name_of
 
 Start = Callable[..., TransferChild]
@@ -116,7 +124,7 @@ def test_many_readers_of_one_object_cost_one_download(make: Start, fake: FakeS3)
     child = make(fake.url, BUCKET)
     child.start_ready()
     fake.objects[name_of(1)] = Stored(content_of(1, 3_000_000))
-    fake.add("GET", lambda *_: bool(time.sleep(0.5)))  # long enough for all to ask
+    fake.add("GET", answer_late(0.5))  # long enough for all to ask
     with ThreadPoolExecutor(20) as readers:
         contents = list(readers.map(lambda _: child.fetch(name_of(1)), range(20)))
     assert contents == [content_of(1, 3_000_000)] * 20

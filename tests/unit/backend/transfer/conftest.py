@@ -1,0 +1,72 @@
+"""A spool and a cache in real folders, a store in memory, and the parts between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from backend.spool import Spool
+from backend.transfer.attachment_upload import AttachmentUpload
+from backend.transfer.availability import Availability, ObservedObjectStore
+from backend.transfer.counters import Counters
+from backend.transfer.fetcher import Fetcher
+from backend.transfer.name_locks import NameLocks
+from backend.transfer.read_cache import ReadCache
+from backend.transfer.remover import Remover
+from tests.fakes.unsteady_store import UnsteadyStore
+
+MAXIMUM_CACHE = 1_000_000  # bytes
+
+
+@dataclass
+class Parts:
+    """What `process.py` wires, without threads of its own."""
+
+    folder: Path
+    store: UnsteadyStore = field(default_factory=UnsteadyStore)
+    counters: Counters = field(default_factory=Counters)
+    names: NameLocks = field(default_factory=NameLocks)
+    availability: Availability = field(default_factory=Availability)
+    dropped: list[tuple[str, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.spool = Spool(self.folder / "spool", 100_000_000)
+        self.cache = ReadCache(self.folder / "cache", MAXIMUM_CACHE, self.counters)
+        observed = ObservedObjectStore(self.store, self.availability)
+        directory = self.spool.directory
+        self.upload = AttachmentUpload(directory, self.cache, observed, str, names=self.names, counters=self.counters)
+        self.fetcher = Fetcher(
+            directory,
+            self.cache,
+            observed,
+            str,
+            names=self.names,
+            availability=self.availability,
+            counters=self.counters,
+            concurrent=4,
+            patience=0.6,
+        )
+        self.remover = Remover(
+            directory,
+            self.cache,
+            observed,
+            str,
+            names=self.names,
+            availability=self.availability,
+            counters=self.counters,
+            grace_period=0.0,
+            on_dropped=lambda name, size: self.dropped.append((name, size)),
+        )
+
+    def file(self, folder: str, name: str) -> Path:
+        return self.spool.directory / folder / name
+
+    def cached(self, name: str) -> Path:
+        return self.folder / "cache" / "objects" / name[:2] / name
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Parts:
+    return Parts(tmp_path)

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+
+import pytest
+
+from backend.transfer.availability import GET
+from backend.transfer.object_store.errors import (
+    AccessDenied,
+    ObjectCorrupted,
+    ObjectMissing,
+    ServerFailed,
+    Throttled,
+    Unreachable,
+)
+from tests.fakes.transfer_child import content_of, name_of
+from tests.fakes.unsteady_store import raising
+from tests.unit.backend.transfer.conftest import MAXIMUM_CACHE, Parts
+
+NAME = name_of(1)
+CONTENT = content_of(1, 200_000)
+
+
+def fetch(parts: Parts, name: str = NAME) -> bytes:
+    with os.fdopen(parts.fetcher.fetch(name), "rb") as file:
+        return file.read()
+
+
+def open_descriptors() -> set[str]:
+    return {
+        os.readlink(f"/proc/self/fd/{fd}")
+        for fd in os.listdir("/proc/self/fd")
+        if os.path.lexists(f"/proc/self/fd/{fd}")
+    }
+
+
+@pytest.fixture
+def stored(parts: Parts) -> Parts:
+    parts.store.put_foreign(NAME, CONTENT, sha256(CONTENT).digest())
+    return parts
+
+
+def test_it_is_read_from_s3_once_and_then_from_the_cache(stored: Parts) -> None:
+    assert fetch(stored) == CONTENT
+    assert stored.cached(NAME).read_bytes() == CONTENT
+    assert fetch(stored) == CONTENT
+    assert stored.store.calls == [("get", NAME)]
+    assert stored.cache.report()["Bytes"] == len(CONTENT)
+
+
+def test_the_cached_file_carries_the_digest_even_of_an_object_without_one(parts: Parts) -> None:
+    parts.store.put_foreign(NAME, CONTENT)
+    assert fetch(parts) == CONTENT
+    assert os.getxattr(parts.cached(NAME), "user.isen.sha256") == sha256(CONTENT).digest()
+
+
+def test_it_leaves_no_descriptor_open(stored: Parts) -> None:
+    before = open_descriptors()
+    fetch(stored)
+    with pytest.raises(ObjectMissing):
+        fetch(stored, name_of(2))
+    assert open_descriptors() == before
+
+
+def test_readers_do_not_share_an_offset(stored: Parts) -> None:
+    barrier = threading.Barrier(8)
+
+    def read(_: int) -> bytes:
+        barrier.wait(10)
+        return fetch(stored)
+
+    stored.store.before_get = [lambda: time.sleep(0.3)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(read, range(8))) == [CONTENT] * 8
+    assert stored.store.calls == [("get", NAME)]
+
+
+def test_a_failure_reaches_everyone_who_waited(parts: Parts) -> None:
+    def refuse_slowly() -> None:
+        time.sleep(0.3)
+        raise AccessDenied("policy")
+
+    parts.store.before_get = [refuse_slowly]
+    with ThreadPoolExecutor(5) as pool:
+        futures = [pool.submit(fetch, parts) for _ in range(5)]
+        for future in futures:
+            with pytest.raises(AccessDenied, match="policy"):
+                future.result(10)
+    assert len(parts.store.calls) == 1
+
+
+def test_eviction_cannot_take_it_from_its_reader(stored: Parts) -> None:
+    descriptor = stored.fetcher.fetch(NAME)
+    stored.cache.drop(NAME)
+    with os.fdopen(descriptor, "rb") as file:
+        assert file.read() == CONTENT
+
+
+def test_the_cache_makes_room_before_the_download(parts: Parts) -> None:
+    for number in range(20):
+        parts.store.put_foreign(name_of(number), content_of(number, 120_000))
+        fetch(parts, name_of(number))
+        files = (parts.folder / "cache" / "objects").rglob("*.dcm")
+        assert sum(path.stat().st_size for path in files) == parts.cache.report()["Bytes"] <= MAXIMUM_CACHE
+
+
+@pytest.mark.parametrize("error", [Unreachable("x"), Throttled("x"), ServerFailed("x"), ObjectCorrupted("x")])
+def test_what_may_pass_is_tried_again(stored: Parts, error: Exception) -> None:
+    stored.store.before_get = [raising(error), raising(error)]
+    assert fetch(stored) == CONTENT
+
+
+def test_it_gives_up_in_the_end(stored: Parts) -> None:
+    stored.store.before_get = [raising(Unreachable("x")) for _ in range(50)]
+    with pytest.raises(Unreachable):
+        fetch(stored)
+    assert len(stored.store.calls) == 3
+
+
+def test_while_s3_is_away_readers_fail_fast(stored: Parts) -> None:
+    stored.availability.failed(GET, Unreachable("the reason"))
+    began = time.monotonic()
+    with pytest.raises(Unreachable, match="the reason"):
+        fetch(stored)
+    assert time.monotonic() - began < 0.2
+    assert stored.store.calls == []
+
+
+def test_a_missing_object_is_asked_for_again_for_a_while(parts: Parts) -> None:
+    began = time.monotonic()
+    with pytest.raises(ObjectMissing):
+        fetch(parts)
+    assert time.monotonic() - began >= 0.6
+    assert len(parts.store.calls) >= 2
+
+
+def test_an_attachment_that_becomes_pending_meanwhile_is_found(parts: Parts) -> None:
+    parts.store.before_get = [lambda: parts.spool.accept(NAME, CONTENT)]
+    assert fetch(parts) == CONTENT
+
+
+def test_wrong_bytes_are_never_served_nor_kept(parts: Parts) -> None:
+    parts.store.put_foreign(NAME, CONTENT, bytes(32))
+    with pytest.raises(ObjectCorrupted):
+        fetch(parts)
+    assert not parts.cached(NAME).exists()
+    assert os.listdir(parts.folder / "cache" / "fetching") == []
+    assert parts.cache.report()["Bytes"] == 0
+    assert parts.cache.reserve(MAXIMUM_CACHE)  # nothing stays reserved
+
+
+def test_a_removed_attachment_is_missing_wherever_its_bytes_are(stored: Parts) -> None:
+    fetch(stored)
+    stored.spool.accept(NAME, CONTENT)
+    stored.spool.bury(NAME)
+    with pytest.raises(ObjectMissing):
+        fetch(stored)
+
+
+def test_a_removal_during_the_download_keeps_it_out_of_the_cache(stored: Parts) -> None:
+    stored.store.before_get = [lambda: stored.spool.bury(NAME)]
+    fetch(stored)
+    assert not stored.cached(NAME).exists()
+    assert stored.cache.report()["Bytes"] == 0
+
+
+@pytest.mark.parametrize("succeeding_writes", [0, 2])
+def test_a_full_disk_does_not_keep_readers_from_their_images(
+    stored: Parts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, succeeding_writes: int
+) -> None:
+    write = os.pwrite
+    writes = 0
+
+    def fill(descriptor: int, data: bytes, offset: int) -> int:
+        nonlocal writes
+        if os.readlink(f"/proc/self/fd/{descriptor}").startswith(str(stored.folder)):
+            writes += 1
+            if writes > succeeding_writes:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write(descriptor, data[: len(data) // 2], offset)  # a short write, too
+        return write(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", fill)
+    assert fetch(stored) == CONTENT
+    assert not stored.cached(NAME).exists()
+    assert os.listdir(stored.folder / "cache" / "fetching") == []
+    assert "cache_unusable" in caplog.text
+
+
+def test_a_cache_folder_that_cannot_be_written_does_not_either(stored: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def refuse(path: str, flags: int, mode: int = 0o777, **options: int) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opened(path, flags, mode, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert fetch(stored) == CONTENT

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from backend.transfer.folder import Folder
+from tests.fakes.transfer_child import name_of
+
+
+def test_an_unchanged_folder_is_not_listed_again(tmp_path: Path) -> None:
+    (tmp_path / name_of(1)).touch()
+    folder = Folder(tmp_path)
+    time.sleep(0.15)  # older than a tick of the clock
+    assert folder.changed_names() == {name_of(1)}
+    assert folder.changed_names() is None
+    (tmp_path / name_of(2)).touch()
+    assert folder.changed_names() == {name_of(1), name_of(2)}
+
+
+def test_a_file_made_in_the_same_tick_as_the_listing_is_not_missed(tmp_path: Path) -> None:
+    """The folder's time alone would not show it."""
+    folder = Folder(tmp_path)
+    (tmp_path / name_of(1)).touch()
+    tick = os.stat(tmp_path).st_mtime_ns
+    assert folder.changed_names() == {name_of(1)}
+    (tmp_path / name_of(2)).touch()
+    os.utime(tmp_path, ns=(tick, tick))
+    assert folder.changed_names() == {name_of(1), name_of(2)}
+
+
+def test_strays_are_ignored_with_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = Folder(tmp_path)
+    for name in ("README", ".hidden", f"{name_of(1)}.tmp", "x" * 200, "PATIENT^NAME"):
+        (tmp_path / name).touch()
+    (tmp_path / name_of(1)).touch()
+    assert folder.changed_names() == {name_of(1)}
+    assert folder.changed_names() == {name_of(1)}
+    assert [record.message.split()[0] for record in caplog.records] == ["stray_files"]
+    assert "PATIENT" not in caplog.text
+
+
+def test_a_folder_that_is_gone_raises(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Folder(tmp_path / "gone").changed_names()

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from backend.transfer.pending_queue import PendingQueue
+from tests.fakes.transfer_child import name_of
+
+
+@pytest.fixture
+def released() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def queue(tmp_path: Path, released: list[int]) -> PendingQueue:
+    return PendingQueue(tmp_path, released.append)
+
+
+def pend(folder: Path, number: int, size: int = 10, accepted: float = 1000.0) -> str:
+    path = folder / name_of(number)
+    path.write_bytes(bytes(size))
+    os.utime(path, (accepted, accepted))
+    return path.name
+
+
+def test_the_oldest_comes_first(queue: PendingQueue, tmp_path: Path) -> None:
+    names = [pend(tmp_path, number, accepted=1000.0 - number) for number in range(5)]
+    queue.refresh(set(names))
+    assert [queue.take() for _ in names] == names[::-1]
+
+
+def test_a_taken_name_is_not_given_to_another_however_often_the_folder_is_listed(
+    queue: PendingQueue, tmp_path: Path
+) -> None:
+    name = pend(tmp_path, 1)
+    queue.refresh({name})
+    assert queue.take() == name
+    queue.refresh({name})
+    second = pend(tmp_path, 2)
+    queue.refresh({name, second})
+    assert queue.take() == second
+
+
+def test_bytes_are_released_once_whoever_takes_the_file_away(
+    queue: PendingQueue, tmp_path: Path, released: list[int]
+) -> None:
+    names = {pend(tmp_path, number, size=10 * number, accepted=1000.0 + number) for number in range(1, 5)}
+    queue.refresh(names)
+    taken = queue.take()
+    assert taken == name_of(1)
+    queue.dropped(taken, 10)  # the remover was quicker than the upload that has just begun
+    assert released == []
+    queue.finish(taken)
+    assert released == [10]
+    queue.dropped(name_of(2), 20)
+    queue.refresh({name_of(4)})  # 3: somebody's rm
+    assert sorted(released) == [10, 20, 30]
+    queue.dropped(name_of(99), 7)  # went before it was ever seen
+    assert sum(released) == 67
+    assert queue.report()["PendingCount"] == 1
+    assert queue.report()["PendingBytes"] == 40
+
+
+def test_a_listing_older_than_an_upload_brings_nothing_back(
+    queue: PendingQueue, tmp_path: Path, released: list[int]
+) -> None:
+    name = pend(tmp_path, 1)
+    queue.refresh({name})
+    assert queue.take() == name
+    (tmp_path / name).unlink()
+    queue.finish(name)
+    queue.refresh({name})
+    assert queue.report()["PendingCount"] == 0
+    assert released == [10]
+
+
+def test_a_failure_of_the_store_costs_no_place(queue: PendingQueue, tmp_path: Path) -> None:
+    names = [pend(tmp_path, number, accepted=1000.0 + number) for number in range(2)]
+    queue.refresh(set(names))
+    assert queue.take() == names[0]
+    queue.postpone(names[0], is_to_blame=False)
+    assert queue.take() == names[0]
+
+
+def test_one_that_fails_by_itself_lets_others_go_first(queue: PendingQueue, tmp_path: Path) -> None:
+    names = [pend(tmp_path, number, accepted=1000.0 + number) for number in range(3)]
+    queue.refresh(set(names))
+    assert queue.take() == names[0]
+    queue.postpone(names[0], is_to_blame=True)
+    assert [queue.take(), queue.take(), queue.take()] == [names[1], names[2], names[0]]
+
+
+def test_stop_ends_those_who_wait(queue: PendingQueue) -> None:
+    taken: list[str | None] = []
+    thread = threading.Thread(target=lambda: taken.append(queue.take()))
+    thread.start()
+    queue.stop()
+    thread.join(5)
+    assert taken == [None]
+
+
+def test_a_folder_with_a_valid_name_is_no_attachment(queue: PendingQueue, tmp_path: Path) -> None:
+    (tmp_path / name_of(1)).mkdir()
+    queue.refresh({name_of(1)})
+    assert queue.report() == {"PendingCount": 0, "PendingBytes": 0, "OldestPendingSeconds": None}
