@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 from backend.stack.dcmtk import Peer
 from backend.stack.ports import free_port
 from backend.stack.processes import Process, wait_until
-from config.settings import DicomSettings, Modality, OrthancSettings, Settings, StorageSettings
+from config.settings import DicomSettings, Modality, OrthancSettings, Settings, StorageSettings, WorklistSettings
 
 APPLICATION = Path(__file__).parents[2]
 START_DEADLINE = 30.0  # seconds
@@ -78,7 +78,9 @@ class LocalOrthanc:
 class ScpWorker:
     """`python -m scp` with the settings given, its parent being the test."""
 
-    def __init__(self, folder: Path, http_port: int, dicom: DicomSettings) -> None:
+    def __init__(
+        self, folder: Path, http_port: int, dicom: DicomSettings, worklists: WorklistSettings | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "scp.log"
         with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, self.log.open("wb") as log:
@@ -94,6 +96,7 @@ class ScpWorker:
                     cache_directory=folder / "cache",
                 ),
                 dicom=dicom,
+                worklists=worklists or WorklistSettings(),
             )
             launch = {
                 "Settings": json.loads(settings.model_dump_json(by_alias=True)),
