@@ -123,6 +123,11 @@ class AssociationServer:
         return self._occupancy.associations
 
     @property
+    def connections(self) -> int:
+        """Connections that are not associations: not yet, or not any more."""
+        return sum(not isinstance(parked, _Idle) for parked in list(self._parked.values()))
+
+    @property
     def is_draining(self) -> bool:
         return self._drain_deadline is not None
 
@@ -306,6 +311,7 @@ class AssociationServer:
         self._unpark(connection.fileno())
         try:
             connection.transport.send([pdu], 0)
+            connection.transport.end_output()
         except AssociationEnded:
             connection.transport.close()
         else:

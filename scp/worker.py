@@ -103,6 +103,7 @@ class Worker:
             {
                 "State": state,
                 "Associations": self.server.associations,
+                "Connections": self.server.connections,
                 "Counters": self._dispatcher.counters(),
                 "ResidentBytes": resident_memory(),
                 "Threads": threading.active_count(),

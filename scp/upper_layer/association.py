@@ -191,5 +191,6 @@ class Association:
         reason = ended.reason if isinstance(ended, ProtocolViolation) else 0
         with contextlib.suppress(AssociationEnded):
             self.stream.send([abort_pdu(PROVIDER, reason)], _GOODBYE_TIMEOUT)
+            self.stream.transport.end_output()
             return Outcome.FINISHED
         return Outcome.CLOSED

@@ -89,6 +89,12 @@ class Transport:
             # Not SSLSocket's: it would drop the TLS state under the feet of the thread that is using it.
             socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
+    def end_output(self) -> None:
+        """Tell the peer that nothing follows; what it still sends can be read. TLS has no such half end."""
+        if not self._tls:
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self.socket.close()
