@@ -113,18 +113,20 @@ class Isen:
         listener = _dicom_listener(dicom["Port"])
         storage = {**self._settings["Storage"], "AccessKey": None, "SecretKey": None}  # workers never speak to S3
         count = dicom["Processes"]
+        occupancy = os.memfd_create("associations")  # where the workers count theirs for each other (scp.occupancy)
         token = self._host.GenerateRestApiAuthorizationToken()
         workers = []
         for index in range(count):
             launch = {
                 "Settings": {**self._settings, "Storage": storage},
                 "Listener": listener,
+                "Occupancy": occupancy,
                 "Token": token,
                 "Worker": index + 1,
                 "MaximumAssociations": dicom["MaximumAssociations"] // count
                 + (index < dicom["MaximumAssociations"] % count),
             }
-            workers.append(self._child(f"scp-{index + 1}", "scp", launch, (listener,)))
+            workers.append(self._child(f"scp-{index + 1}", "scp", launch, (listener, occupancy)))
         return workers
 
     def _child(self, name: str, module: str, launch: dict[str, Any], descriptors: tuple[int, ...]) -> Child:

@@ -92,6 +92,7 @@ class WorkerProcess:
                 self.events.append(event)
                 del self.events[:-50]
                 self._news.notify_all()
+        self.process.wait()
         with self._news:
             self.events.append({"Event": "ended"})
             self._news.notify_all()
