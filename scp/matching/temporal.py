@@ -22,6 +22,7 @@ MINUTE: Final = 60 * SECOND
 HOUR: Final = 60 * MINUTE
 DAY: Final = 24 * HOUR
 EVER: Final = 1 << 62
+LONGEST_RANGE: Final = 64  # characters; two DT values of 26 each, a hyphen and some spaces
 
 _DATE: Final = re.compile(r"(\d{4})(\d\d)(\d\d)|(\d{4})\.(\d\d)\.(\d\d)", re.ASCII)
 _TIME: Final = re.compile(r"(\d\d)(?:(\d\d)(?:(\d\d)(?:\.(\d{1,6}))?)?)?", re.ASCII)
@@ -136,6 +137,8 @@ def compile_range(vr: str, text: str, timezone_offset: int | None = None) -> Ran
         Malformed: it is neither a value nor a range.
     """
     parse = PARSERS[vr]
+    if len(text) > LONGEST_RANGE:
+        raise Malformed("value too long")
     if "-" not in text:
         moment = parse(text, timezone_offset)
         if moment is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
@@ -83,6 +83,9 @@ KEYS = st.fixed_dictionaries(
 )
 COMBINED = (("StudyDate", "StudyTime"), ((0x00080020, 0x00080030),))
 
+# however busy the machine is
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR")  # pydicom, about wild cards in CS and the like
 
 
@@ -97,6 +100,7 @@ def _data_set(plain: reference.Plain) -> Dataset:
     return received(build(plain))
 
 
+@unhurried
 @given(KEYS, STORED, st.booleans(), st.booleans())
 def test_decides_like_the_reference(
     keys: reference.Plain, stored: reference.Plain, unknown_matches: bool, is_combined: bool
@@ -107,6 +111,7 @@ def test_decides_like_the_reference(
     assert compile_identifier(_data_set(keys), options).matches(_data_set(stored)) is expected
 
 
+@unhurried
 @given(KEYS, STORED)
 def test_answers_exactly_the_requested_attributes(keys: reference.Plain, stored: reference.Plain) -> None:
     encoded_keys, encoded = _data_set(keys), _data_set(stored)
@@ -119,6 +124,7 @@ def test_answers_exactly_the_requested_attributes(keys: reference.Plain, stored:
             assert len(values) == answer[keyword].VM
 
 
+@unhurried
 @given(KEYS, STORED)
 def test_answers_the_matching_items_with_what_was_asked_of_them(keys: reference.Plain, stored: reference.Plain) -> None:
     asked = keys.setdefault("ScheduledProcedureStepSequence", [])
@@ -133,11 +139,13 @@ def test_answers_the_matching_items_with_what_was_asked_of_them(keys: reference.
         assert {element.keyword for element in item} == set(asked[0])
 
 
+@unhurried
 @given(st.text("AB*?", max_size=10).filter(lambda p: "*" in p or "?" in p), st.text("ABC", max_size=12))
 def test_wild_cards_match_like_the_reference(pattern: str, text: str) -> None:
     assert compile_wild_card(pattern)(text) is reference.wild(pattern, text)
 
 
+@unhurried
 @given(st.binary(max_size=40), st.sampled_from(["PatientName", "StudyDate", "StudyTime", "AcquisitionDateTime"]))
 def test_no_bytes_make_matching_raise(value: bytes, keyword: str) -> None:
     """A stored value may be anything; a key is refused or matched."""
