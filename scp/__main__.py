@@ -10,14 +10,16 @@ from typing import Any
 from config.child_process import ParentLine
 from config.logging_setup import set_up_logging
 from config.settings import Settings
+from scp.modalities import Fetch
 from scp.orthanc_client import OrthancClient
 from scp.request import Service
 from scp.services import build_services
 from scp.worker import CannotStart, Worker
 
 
-def _services(settings: Settings, launch: dict[str, Any]) -> Iterable[Service]:
-    return build_services(settings, OrthancClient(settings.orthanc, launch.get("Token", "")))
+def _services(settings: Settings, launch: dict[str, Any]) -> tuple[Iterable[Service], Fetch]:
+    client = OrthancClient(settings.orthanc, launch.get("Token", ""))
+    return build_services(settings, client), client.modalities
 
 
 def main() -> None:

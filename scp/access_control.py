@@ -19,9 +19,9 @@ _ALWAYS_ALLOWED = (
 class AccessControl:
     """Orthanc's rules. Thread-safe; `modalities` is asked each time, so that a live table may stand behind it."""
 
-    def __init__(self, settings: DicomSettings, modalities: Callable[[], Sequence[Modality]] | None = None) -> None:
+    def __init__(self, settings: DicomSettings, modalities: Callable[[], Sequence[Modality]]) -> None:
         self._settings = settings
-        self._modalities = modalities or (lambda: settings.modalities)
+        self._modalities = modalities
 
     def accepts_called(self, ae_title: str) -> bool:
         """DicomCheckCalledAet."""

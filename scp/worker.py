@@ -22,6 +22,7 @@ from config.settings import DicomSettings, Settings
 from scp.access_control import AccessControl
 from scp.association_server import AssociationServer
 from scp.establishment import Establishment
+from scp.modalities import Fetch, ModalityTable
 from scp.occupancy import Occupancy
 from scp.request import Service
 from scp.tls import TlsContext
@@ -32,7 +33,8 @@ from scp.upper_layer.negotiation import Negotiator
 
 log = logging.getLogger(__name__)
 
-BuildServices = Callable[[Settings, dict[str, Any]], Iterable[Service]]
+# The services, and how to ask Orthanc for its modalities (None: those of the settings are all there are)
+BuildServices = Callable[[Settings, dict[str, Any]], tuple[Iterable[Service], Fetch | None]]
 
 _STACK: Final = 1024 * 1024  # bytes of address space per thread, instead of 8 MiB
 _PAGE: Final = os.sysconf("SC_PAGESIZE")
@@ -54,8 +56,10 @@ class Worker:
         self._dicom = dicom
         self._line = line
         limits = Limits.of(dicom)
-        access = AccessControl(dicom)
-        services = tuple(build_services(settings, launch))
+        services, fetch_modalities = build_services(settings, launch)
+        services = tuple(services)
+        self._modalities = ModalityTable(() if dicom.modalities_in_database else dicom.modalities, fetch_modalities)
+        access = AccessControl(dicom, self._modalities)
         folder = _receive_folder(settings, dicom)
         budget = MemoryBudget(dicom.total_data_set_memory)
         self._dispatcher = Dispatcher(services, access=access, limits=limits, folder=folder, budget=budget)
@@ -86,6 +90,7 @@ class Worker:
 
     def _command(self, command: dict[str, Any]) -> None:
         if command.get("Command") == "accept":
+            self._modalities.start()
             self.server.accept()
         elif command.get("Command") == "drain":
             self.server.drain()

@@ -101,8 +101,8 @@ def main() -> None:
     line = ParentLine()
     launch = line.launch_message()
 
-    def build(_settings: Settings, launch: dict[str, Any]) -> Iterable[Service]:
-        return services(_discard if launch.get("Discard") else _store)
+    def build(_settings: Settings, launch: dict[str, Any]) -> tuple[Iterable[Service], None]:
+        return services(_discard if launch.get("Discard") else _store), None
 
     try:
         worker = Worker(launch, line, build)
