@@ -54,8 +54,8 @@ class FakeOrthanc(OrthancClient):
         rows: dict[str, dict[str, Any]] = {}
         for instance in self.instances:
             own = self._ids(instance)
-            if wanted & set(own.values()):
-                rows.setdefault(own[LEVELS[level]], self._row(LEVELS[level], instance, metadata=metadata))
+            if own[LEVELS[level]] not in rows and not wanted.isdisjoint(own.values()):
+                rows[own[LEVELS[level]]] = self._row(LEVELS[level], instance, metadata=metadata)
         return list(rows.values())
 
     def instance_tags(self, instance_id: str) -> dict[str, Any]:
