@@ -32,6 +32,12 @@ class Answer:
         """The status of every response, in order."""
         return [int(text, 16) for text in re.findall(r"DIMSE Status\s*: 0x([0-9a-f]{4})", self.output)]
 
+    @property
+    def sent(self) -> int:
+        """Instances that dcmsend counts as sent with status success; its exit code does not tell."""
+        counts = re.findall(r"with status SUCCESS\s*: (\d+)", self.output)
+        return int(counts[-1]) if counts else 0
+
 
 @dataclass(frozen=True)
 class Peer:

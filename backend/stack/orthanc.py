@@ -43,7 +43,8 @@ def configuration(folder: Path, endpoint: str, http_port: int, dicom_port: int) 
         "StorageDirectory": str(folder / "index"),
         "IndexDirectory": str(folder / "index"),
         "Plugins": [str(_plugin())],
-        "PythonScript": str(APPLICATION / "orthanc_plugin.py"),
+        "PythonScript": str(APPLICATION / "orthanc_plugin.py"),  # for plugins before 4.3; later ones prefer the section
+        "Python": {"Path": str(APPLICATION / "orthanc_plugin.py"), "AllowThreads": True},
         "HttpPort": http_port,
         "RemoteAccessAllowed": False,
         "DicomServerEnabled": False,
