@@ -1,4 +1,4 @@
-"""What every object store promises: the same suite on memory, on a moto server over HTTP, on a verifying fake."""
+"""What every object store promises: the same suite on memory, on a moto server over HTTP, and on Ceph's radosgw."""
 
 from __future__ import annotations
 
@@ -11,17 +11,32 @@ import pytest
 from pydantic import SecretStr
 
 from backend.stack.s3_server import S3Server
-from backend.transfer.object_store.errors import BucketMissing, ContentChanged, ObjectCorrupted, ObjectMissing
+from backend.transfer.object_store import s3
+from backend.transfer.object_store.errors import (
+    BucketMissing,
+    ContentChanged,
+    CredentialsRefused,
+    ObjectCorrupted,
+    ObjectMissing,
+    ObjectStoreError,
+)
 from backend.transfer.object_store.memory import MemoryObjectStore
 from backend.transfer.object_store.protocols import ObjectAttributes, ObjectStore
 from backend.transfer.object_store.s3 import S3ObjectStore
 from config.settings import MEGABYTE, StorageSettings
 from tests.fakes import s3_faults
+from tests.servers import radosgw as ceph
 
 BODY = bytes(range(256)) * 5000
 LARGE = 20 * MEGABYTE + 12345
-IMPLEMENTATIONS = ("memory", "path style", "virtual hosted")
+IMPLEMENTATIONS = ("memory", "moto", "moto, virtual hosted", "radosgw")
 KEYS = ("a.dcm", "a/b/c.dcm.head", "with space+plus&ampersand=?.dcm", "Ünïcode/文件.json", "dots/../and//slashes~'()*!")
+
+# radosgw 20.2.4 without a cluster, whatever the client: a range gives the object's first bytes wherever it begins, and
+# an object made of parts comes back with wrong bytes, its size right.
+DBSTORE_FAULT = "radosgw without a cluster reads from the wrong offset"
+
+pytestmark = pytest.mark.timeout(500)  # radosgw's root file system is made once
 
 
 def settings(url: str, bucket: str, **options: object) -> StorageSettings:
@@ -51,11 +66,15 @@ def read(store: ObjectStore, key: str) -> tuple[ObjectAttributes, bytes]:
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
-def without_bucket(request: pytest.FixtureRequest, moto: S3Server, names_below_localhost: None) -> ObjectStore:
+def without_bucket(request: pytest.FixtureRequest, names_below_localhost: None) -> ObjectStore:
     if request.param == "memory":
         return MemoryObjectStore(bucket_exists=False)
     bucket = f"bucket-{uuid.uuid4()}"
-    if request.param == "path style":
+    if request.param == "radosgw":
+        server: ceph.Radosgw = request.getfixturevalue("radosgw")
+        return S3ObjectStore(ceph.settings(server.url, bucket, MultipartThreshold=17 * MEGABYTE), 4)
+    moto: S3Server = request.getfixturevalue("moto")
+    if request.param == "moto":
         return S3ObjectStore(settings(moto.url, bucket), 4)
     return S3ObjectStore(settings(f"http://localhost:{moto.port}", bucket, VirtualAddressing=True), 4)
 
@@ -73,7 +92,10 @@ def test_what_was_put_is_got_with_its_digest(store: ObjectStore, size: int) -> N
     assert read(store, "key") == (ObjectAttributes(size, sha256(body).digest()), body)
 
 
-def test_an_object_larger_than_the_multipart_threshold_is_whole(store: ObjectStore) -> None:
+def test_an_object_larger_than_the_multipart_threshold_is_whole(
+    store: ObjectStore, request: pytest.FixtureRequest
+) -> None:
+    _expect_fault_of_radosgw(request)
     body = BODY * (LARGE // len(BODY) + 1)
     body = body[:LARGE]
     put(store, "large", body)
@@ -133,7 +155,9 @@ def test_deleting_twice_and_deleting_nothing_succeed(store: ObjectStore) -> None
 
 
 @pytest.mark.parametrize(("start", "end"), [(0, 1), (10, 5000), (len(BODY) - 1, len(BODY)), (0, len(BODY))])
-def test_a_range_is_half_open(store: ObjectStore, start: int, end: int) -> None:
+def test_a_range_is_half_open(store: ObjectStore, start: int, end: int, request: pytest.FixtureRequest) -> None:
+    if start > 0:
+        _expect_fault_of_radosgw(request)
     put(store, "key", BODY)
     assert store.get_range("key", start, end) == BODY[start:end]
 
@@ -167,3 +191,37 @@ def test_creating_the_bucket_twice_leaves_its_objects(store: ObjectStore) -> Non
     put(store, "key", b"bytes")
     store.create_bucket()
     assert read(store, "key")[1] == b"bytes"
+
+
+@pytest.mark.parametrize("server", ["radosgw"])
+def test_the_server_refuses_bytes_that_were_altered_on_their_way(
+    server: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What moto cannot show: it stores anything."""
+    running: ceph.Radosgw = request.getfixturevalue(server)
+    store = running.store(f"bucket-{uuid.uuid4()}")
+    store.create_bucket()
+    put(store, "key", BODY)
+    monkeypatch.setattr(s3, "_slices", lambda body: [b"X" + bytes(body)[1:]])
+    with pytest.raises(ObjectStoreError):
+        put(store, "other key", BODY)
+    monkeypatch.undo()
+    assert [entry.key for entry in store.list("")] == ["key"]
+    assert read(store, "key")[1] == BODY
+
+
+def test_wrong_credentials_are_refused_as_such(radosgw: ceph.Radosgw) -> None:
+    """What moto cannot show: it checks no signature."""
+    bucket = f"bucket-{uuid.uuid4()}"
+    radosgw.create_bucket(bucket)
+    for wrong in ({"SecretKey": SecretStr("wrong")}, {"AccessKey": "WRONG"}):
+        store = S3ObjectStore(ceph.settings(radosgw.url, bucket, **wrong), 1)
+        with pytest.raises(CredentialsRefused):
+            put(store, "key", BODY)
+        with pytest.raises(CredentialsRefused):
+            list(store.list(""))
+
+
+def _expect_fault_of_radosgw(request: pytest.FixtureRequest) -> None:
+    if "radosgw" in request.node.callspec.id:
+        request.applymarker(pytest.mark.xfail(reason=DBSTORE_FAULT, strict=False))
