@@ -1,0 +1,143 @@
+"""Where data sets go while they arrive, and how small ones are decoded within bounds."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from config.settings import DicomSettings
+from scp.statuses import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, Refusal
+from scp.upper_layer.data_set_buffer import DataSetBuffer, MemoryBudget
+from scp.upper_layer.errors import ProtocolViolation
+from scp.upper_layer.identifier import decode_identifier, encode_identifier
+from scp.upper_layer.limits import Limits
+
+LIMITS = Limits.of(DicomSettings(maximum_sequence_depth=3, maximum_inflated_length=10_000))
+
+
+def buffer(
+    folder: Path, budget: MemoryBudget, *, memory: int = 100, keep: int = 1000, maximum: int = 2000
+) -> DataSetBuffer:
+    return DataSetBuffer(memory=memory, keep=keep, maximum=maximum, folder=folder, budget=budget)
+
+
+def fill(target: DataSetBuffer, count: int) -> bytes:
+    content = bytes(range(256)) * (count // 256 + 1)
+    for start in range(0, count, 60):
+        target.write(memoryview(content)[start : min(start + 60, count)])
+    return content[:count]
+
+
+@pytest.mark.parametrize("count", [0, 1, 100, 101, 1000])
+def test_what_was_written_is_read_back(tmp_path: Path, count: int) -> None:
+    target = buffer(tmp_path, MemoryBudget(10_000))
+    content = fill(target, count)
+    assert target.length == count
+    assert target.open().read() == content
+    assert target.open().read() == content  # each `open` starts again
+    target.close()
+
+
+def test_a_long_one_is_in_a_file_without_a_name(tmp_path: Path) -> None:
+    target = buffer(tmp_path, MemoryBudget(10_000))
+    fill(target, 500)
+    assert not isinstance(target.open(), io.BytesIO)
+    assert list(tmp_path.iterdir()) == []
+    target.close()
+
+
+def test_the_budget_is_given_back(tmp_path: Path) -> None:
+    budget = MemoryBudget(150)
+    one, other = buffer(tmp_path, budget), buffer(tmp_path, budget)
+    fill(one, 90)
+    fill(other, 90)
+    assert isinstance(one.open(), io.BytesIO)
+    assert not isinstance(other.open(), io.BytesIO)  # the budget was used up
+    one.close()
+    one.close()
+    other.close()
+    assert budget.take(150)
+
+
+def test_more_than_may_be_kept_is_dropped_and_refused(tmp_path: Path) -> None:
+    budget = MemoryBudget(10_000)
+    target = buffer(tmp_path, budget)
+    fill(target, 1500)
+    assert target.refusal
+    assert target.refusal.status == OUT_OF_RESOURCES
+    assert target.open().read() == b""
+    assert budget.take(10_000)
+
+
+def test_more_than_the_maximum_ends_the_association(tmp_path: Path) -> None:
+    with pytest.raises(ProtocolViolation, match="data_set_length"):
+        fill(buffer(tmp_path, MemoryBudget(10_000)), 2001)
+
+
+def test_no_room_on_disk_is_a_refusal(tmp_path: Path) -> None:
+    target = buffer(tmp_path / "missing", MemoryBudget(10_000))
+    fill(target, 500)
+    assert target.refusal
+    assert target.refusal.status == OUT_OF_RESOURCES
+
+
+def query(depth: int) -> Dataset:
+    dataset = Dataset()
+    dataset.PatientName = "Wildcard*"
+    inner = dataset
+    for _ in range(depth):
+        item = Dataset()
+        item.CodeValue = "X"
+        inner.ConceptNameCodeSequence = [item]
+        inner = item
+    return dataset
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian],
+    ids=lambda uid: uid.name,
+)
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_identifiers_in_every_syntax(syntax: UID, depth: int) -> None:
+    encoded = encode_identifier(query(depth), syntax)
+    assert decode_identifier(io.BytesIO(encoded), syntax, LIMITS) == query(depth)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_one_level_too_many(syntax: UID) -> None:
+    encoded = encode_identifier(query(4), syntax)
+    with pytest.raises(Refusal, match="nested"):
+        decode_identifier(io.BytesIO(encoded), syntax, LIMITS)
+
+
+def test_inflated_size_is_bounded() -> None:
+    long = Dataset()
+    long.TextValue = "A" * 20_000
+    encoded = encode_identifier(long, DeflatedExplicitVRLittleEndian)
+    assert len(encoded) < 1000
+    with pytest.raises(Refusal) as refusal:
+        decode_identifier(io.BytesIO(encoded), DeflatedExplicitVRLittleEndian, LIMITS)
+    assert refusal.value.status == OUT_OF_RESOURCES
+
+
+def test_bad_values_show_at_decoding() -> None:
+    """Pydicom converts late; a service must not stumble over it later."""
+    encoded = b"\x28\x00\x02\x00US\x03\x00\x01\x02\x03\x00"
+    with pytest.raises(Refusal) as refusal:
+        decode_identifier(io.BytesIO(encoded), ExplicitVRLittleEndian, LIMITS)
+    assert refusal.value.status == CANNOT_UNDERSTAND
+
+
+def test_an_empty_identifier_is_an_empty_data_set() -> None:
+    assert decode_identifier(io.BytesIO(), ExplicitVRLittleEndian, LIMITS) == Dataset()
