@@ -144,15 +144,12 @@ def compile_range(vr: str, text: str, timezone_offset: int | None = None) -> Ran
         if moment is None:
             raise Malformed(f"not a {vr} value")
         return Range(moment, moment, is_single_value=True)
-    ranges = [
-        found
-        for position, character in enumerate(text)
-        if character == "-" and (found := _range(text[:position], text[position + 1 :], parse, timezone_offset))
-    ]
-    if not ranges:
-        raise Malformed(f"not a range of {vr}")
-    # `2020-0500-2021` could also end in the year 500: prefer what is not empty
-    return next((found for found in ranges if found.first.start < found.last.end), ranges[0])
+    for position, character in enumerate(text):  # the other hyphens are those of negative offsets
+        if character == "-":
+            found = _range(text[:position], text[position + 1 :], parse, timezone_offset)
+            if found:
+                return found
+    raise Malformed(f"not a range of {vr}")
 
 
 def _range(first: str, last: str, parse: Parser, timezone_offset: int | None) -> Range | None:

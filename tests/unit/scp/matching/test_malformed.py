@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from scp.matching import compile_identifier
 from scp.statuses import DATA_SET_DOES_NOT_MATCH, Refusal
@@ -85,10 +86,20 @@ class TestCandidates:
         assert answer["Rows"].is_empty
         received(answer)  # it can be encoded
 
-    def test_a_value_of_another_kind_matches_nothing(self) -> None:
+    @pytest.mark.parametrize(
+        ("keyword", "key"), [("PatientID", "P*"), ("StudyDate", "20200101-"), ("PatientName", "P")]
+    )
+    def test_a_sequence_where_text_is_expected_matches_nothing(self, keyword: str, key: str) -> None:
         stored = Dataset()
-        stored.add_new(0x00100020, "SQ", [data_set(Modality="CT")])
-        assert not compiled({"PatientID": "P1"}).matches(stored)
+        stored.add_new(Tag(keyword), "SQ", [data_set(Modality="CT")])
+        assert not compiled({keyword: key}).matches(stored)
+
+    def test_text_where_a_sequence_is_expected_matches_nothing(self) -> None:
+        stored = Dataset()
+        stored.add_new(Tag(SPS), "LO", "CT")
+        matcher = compiled({SPS: {"Modality": "CT"}})
+        assert not matcher.matches(stored)
+        assert matcher.answer(stored)[SPS].value == "CT"
 
     def test_values_that_pydicom_has_converted_match_as_well(self) -> None:
         stored = data_set(

@@ -39,6 +39,7 @@ class TestC222113DatesAndTimesByMeaning:
 
     def test_configured_timezone_counts_where_nothing_else_says(self) -> None:
         assert match("AcquisitionDateTime", "20200101120000", "20200101110000+0000", timezone_offset=60)
+        assert match("AcquisitionDateTime", "20200101110000+0000", "20200101120000", timezone_offset=60)
 
     @pytest.mark.parametrize("stored", ["20201301", "yesterday", "2020", "99999999"])
     def test_a_stored_value_that_is_no_date_matches_no_date(self, stored: str) -> None:
@@ -139,6 +140,22 @@ class TestC2225Range:
         assert matcher.matches(received(stored))
         del stored.TimezoneOffsetFromUTC
         assert not matcher.matches(received(stored))
+
+    @pytest.mark.parametrize(
+        ("stored", "expected"),
+        [
+            ({"StudyDate": "20200102"}, True),
+            ({"StudyDate": "20200105"}, False),
+            ({"StudyTime": "11"}, True),
+            ({}, True),
+        ],
+    )
+    def test_c22254_combined_with_an_unknown_part(self, stored: dict[str, str], expected: bool) -> None:
+        """What is known decides if unknown values match; otherwise both must be known."""
+        keys = {"StudyDate": "20200101-20200103", "StudyTime": "100000-120000"}
+        pair = ((0x00080020, 0x00080030),)
+        assert compiled(keys, combined=pair).matches(received(data_set(stored))) is expected
+        assert not compiled(keys, combined=pair, unknown_value_matches=False).matches(received(data_set(stored)))
 
     def test_c22254_a_single_value_leaves_them_independent(self) -> None:
         keys = {"StudyDate": "20200101", "StudyTime": "100000-120000"}
