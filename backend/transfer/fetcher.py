@@ -89,7 +89,12 @@ class Fetcher:
         try:
             return os.open(self._spool / "pending" / name, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
+            pass
+        try:
             return open_cached(self._cache.directory, name)
+        except OSError as error:  # the cache's disk; S3 has it
+            self._cache.disk_failed(error)
+            return None
 
     def _bring(self, name: str) -> int:
         self._fail_fast()

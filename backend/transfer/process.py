@@ -115,10 +115,7 @@ class TransferProcess:
             CannotStart: the settings must be changed first. A store that is away, or slow, or whose clock differs does
                 not keep a node from starting.
         """
-        try:
-            self._cache.recover()
-        except OSError as error:
-            raise CannotStart(f"Isen.Storage.CacheDirectory cannot be used: {error}") from error
+        self._cache.recover()
         try:
             self._canary.check()
         except ObjectStoreError as error:

@@ -38,13 +38,11 @@ class ReadCache:
     """Puts files into the cache and evicts the least recently read. Thread-safe; the only one for its directory."""
 
     def __init__(self, directory: Path, maximum: int, counters: Counters) -> None:
-        """`maximum` is in bytes; the folders are made if they are missing."""
+        """`maximum` is in bytes. Nothing is touched before `recover`."""
         self.directory = directory
         self.maximum = maximum
         self._counters = counters
         self._fetching = directory / "fetching"
-        self._fetching.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (directory / "objects").mkdir(mode=0o700, exist_ok=True)
         self._lock = threading.Lock()
         self._sizes: dict[str, int] = {}
         self._by_age: list[tuple[float, str]] = []  # heap of (mtime when last looked at, name)
@@ -53,7 +51,18 @@ class ReadCache:
         self._is_broken = False
 
     def recover(self) -> None:
-        """Sweep what was being fetched, index the files, evict what is over the budget; reads each entry once."""
+        """Sweep what was being fetched, index the files, evict what is over the budget; reads each entry once.
+
+        A disk that fails is logged: without a cache there are uploads and reads still.
+        """
+        try:
+            self._recover()
+        except OSError as error:
+            self.disk_failed(error)
+
+    def _recover(self) -> None:
+        self._fetching.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self.directory / "objects").mkdir(mode=0o700, exist_ok=True)
         for entry in os.scandir(self._fetching):
             os.unlink(entry.path)
         found = []

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from backend.stack.ports import free_port
-from backend.stack.processes import Process, wait_until
 from backend.stack.s3_server import S3Server
-from tests.fakes.certificates import make_certificates
 from tests.fakes.s3_faults import FakeS3
 from tests.servers.radosgw import Radosgw, RadosgwUnavailable
 
@@ -33,31 +29,6 @@ def radosgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Radosgw]:
         pytest.skip(str(reason))
     yield server
     server.stop()
-
-
-@dataclass(frozen=True)
-class TlsServer:
-    """A moto server that speaks TLS with a certificate of an authority nobody knows."""
-
-    url: str
-    ca_certificates: Path
-
-
-@pytest.fixture(scope="session")
-def moto_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
-    folder = tmp_path_factory.mktemp("moto-tls")
-    authority, certificate, key = make_certificates(folder)
-    port = free_port()
-    options = ["-H", "127.0.0.1", "-p", str(port), "-s", "-c", str(certificate), "-k", str(key)]
-    server = Process([sys.executable, "-m", "moto.server", *options], folder / "log")
-    wait_until(lambda: is_listening(port), 30, "the S3 server listens")
-    yield TlsServer(f"https://127.0.0.1:{port}", authority)
-    server.stop()
-
-
-def is_listening(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture

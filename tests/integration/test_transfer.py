@@ -341,6 +341,47 @@ def test_what_time_cannot_mend_refuses_the_start_with_a_sentence(
     assert "fake/secret+key" not in child.refusal + child.log.read_text()
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "state"),
+    [(403, "RequestTimeTooSkewed", "ClockSkewed"), (503, "SlowDown", "Throttled"), (503, "", "Throttled")],
+)
+def test_what_may_pass_by_itself_does_not_keep_it_from_starting(
+    make: Start, fake: FakeS3, status: int, code: str, state: str
+) -> None:
+    fault = fake.add("*", refuse_with(status, code), times=None)
+    child = make(fake.url, BUCKET)
+    child.accept(name_of(1), content_of(1))
+    child.start_ready()
+    child.wait(lambda: child.report.get("ObjectStore", {}).get("State") == state, "the state says so")
+    fault.times = 0
+    child.wait_drained()
+
+
+def test_a_cache_that_cannot_be_used_stops_neither_uploads_nor_reads(make: Start, moto: S3Server, bucket: str) -> None:
+    child = make(moto.url, bucket)
+    child.cache.write_text("not a folder")
+    child.accept(name_of(1), content_of(1))
+    child.start_ready()
+    child.wait_drained()
+    assert moto.object(bucket, name_of(1)) == content_of(1)
+    assert child.fetch(name_of(1)) == content_of(1)
+
+
+def test_removals_survive_kills(child: TransferChild, moto: S3Server, bucket: str) -> None:
+    for number in range(80):
+        child.accept(name_of(number), content_of(number))
+    child.wait_drained()
+    for round_ in range(4):
+        for number in range(round_ * 20, round_ * 20 + 20):
+            child.remove(name_of(number))
+        time.sleep(0.3 * round_)
+        child.kill()
+        child.start()
+    child.wait(lambda: child.listing("tombstones") == [], "every removal is done")
+    assert moto.keys(bucket) == []
+    assert child.cached() == []
+
+
 def test_a_missing_bucket_is_made_only_when_the_settings_say_so(make: Start, moto: S3Server) -> None:
     name = f"bucket-{uuid.uuid4()}"
     child = make(moto.url, name, CreateBucket=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
+from hashlib import md5, sha256
 from io import BufferedIOBase
 
 from backend.transfer.object_store.errors import BucketMissing, ContentChanged, ObjectCorrupted, ObjectMissing
-from backend.transfer.object_store.protocols import ListedObject, ObjectAttributes
+from backend.transfer.object_store.protocols import ListedObject, ObjectAttributes, UnfinishedUpload
 
 _CHUNK = 64 * 1024  # bytes
 
@@ -21,6 +22,8 @@ class MemoryObjectStore:
         self._lock = threading.Lock()
         self._bucket_exists = bucket_exists
         self._objects: dict[str, tuple[bytes, bytes | None]] = {}
+        self.modified: dict[str, float] = {}  # Unix time by key; a test may make objects older
+        self.uploads: list[UnfinishedUpload] = []  # a test may add some; this store itself leaves none
 
     def put(self, key: str, content: BufferedIOBase, size: int, digest: bytes) -> None:
         content.seek(0)
@@ -30,11 +33,13 @@ class MemoryObjectStore:
         with self._lock:
             self._require_bucket()
             self._objects[key] = body, digest
+            self.modified[key] = time.time()
 
     def put_foreign(self, key: str, body: bytes, digest: bytes | None = None) -> None:
         """As somebody else would: with no digest, or with a wrong one."""
         with self._lock:
             self._objects[key] = body, digest
+            self.modified[key] = time.time()
 
     @contextmanager
     def get(self, key: str) -> Iterator[_OpenMemoryObject]:
@@ -47,7 +52,8 @@ class MemoryObjectStore:
         return body[start:end]
 
     def head(self, key: str) -> ObjectAttributes:
-        return _OpenMemoryObject(*self._find(key)).attributes
+        body, digest = self._find(key)
+        return ObjectAttributes(len(body), digest, _etag(body), self.modified[key])
 
     def delete(self, key: str) -> None:
         with self._lock:
@@ -57,8 +63,19 @@ class MemoryObjectStore:
     def list(self, prefix: str) -> Iterator[ListedObject]:
         with self._lock:
             self._require_bucket()
-            found = [ListedObject(key, len(body)) for key, (body, _) in self._objects.items() if key.startswith(prefix)]
+            found = [
+                ListedObject(key, len(body), _etag(body), self.modified[key])
+                for key, (body, _) in self._objects.items()
+                if key.startswith(prefix)
+            ]
         yield from sorted(found, key=lambda entry: entry.key.encode())
+
+    def list_uploads(self, prefix: str) -> Iterator[UnfinishedUpload]:
+        yield from [upload for upload in self.uploads if upload.key.startswith(prefix)]
+
+    def abort_upload(self, upload: UnfinishedUpload) -> None:
+        if upload in self.uploads:
+            self.uploads.remove(upload)
 
     def create_bucket(self) -> None:
         self._bucket_exists = True
@@ -83,3 +100,7 @@ class _OpenMemoryObject:
     def chunks(self) -> Iterator[bytes]:
         for start in range(0, len(self._body), _CHUNK):
             yield self._body[start : start + _CHUNK]
+
+
+def _etag(body: bytes) -> str:
+    return md5(body, usedforsecurity=False).hexdigest()

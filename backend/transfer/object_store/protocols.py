@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedIOBase
 from typing import Protocol
 
@@ -21,6 +21,9 @@ class ObjectAttributes:
 
     size: int  # bytes
     digest: bytes | None  # None: whoever stored it left none, as Orthanc's own S3 plugin does
+    etag: str = field(default="", compare=False)  # without its quotation marks
+    modified: float = field(default=0.0, compare=False)  # Unix time, of the server's clock
+    storage_class: str = field(default="", compare=False)  # "" = STANDARD
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,17 @@ class ListedObject:
 
     key: str
     size: int  # bytes
+    etag: str = field(default="", compare=False)  # without its quotation marks
+    modified: float = field(default=0.0, compare=False)  # Unix time, of the server's clock
+
+
+@dataclass(frozen=True)
+class UnfinishedUpload:
+    """A multipart upload that was begun and neither completed nor aborted: invisible, and billed."""
+
+    key: str
+    upload_id: str
+    begun: float  # Unix time, of the server's clock
 
 
 class OpenObject(Protocol):
@@ -105,11 +119,34 @@ class ListObjects(Protocol):
         ...
 
 
+class ListUploads(Protocol):
+    def list_uploads(self, prefix: str) -> Iterator[UnfinishedUpload]:
+        """Every multipart upload under way or left behind whose key begins with `prefix`."""
+        ...
+
+
+class AbortUpload(Protocol):
+    def abort_upload(self, upload: UnfinishedUpload) -> None:
+        """After this its parts are gone; it need not exist any more. One that was completed leaves its object."""
+        ...
+
+
 class CreateBucket(Protocol):
     def create_bucket(self) -> None:
         """Make the bucket of the settings; one that is ours already is left as it is."""
         ...
 
 
-class ObjectStore(PutObject, GetObject, GetRange, HeadObject, DeleteObject, ListObjects, CreateBucket, Protocol):
+class ObjectStore(
+    PutObject,
+    GetObject,
+    GetRange,
+    HeadObject,
+    DeleteObject,
+    ListObjects,
+    ListUploads,
+    AbortUpload,
+    CreateBucket,
+    Protocol,
+):
     """Everything; take the narrowest Protocol that will do."""

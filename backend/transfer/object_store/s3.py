@@ -14,12 +14,13 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from hashlib import file_digest, md5, sha256
 from io import BufferedIOBase
 from typing import TYPE_CHECKING, Any, Final
 
 from backend.transfer.object_store.errors import ContentChanged, CredentialsRefused, ObjectCorrupted, Unreachable
-from backend.transfer.object_store.protocols import ListedObject, ObjectAttributes
+from backend.transfer.object_store.protocols import ListedObject, ObjectAttributes, UnfinishedUpload
 from backend.transfer.object_store.s3_client import BotoBucket, translated
 from backend.transfer.object_store.s3_connection import S3Connection
 from backend.transfer.object_store.s3_multipart import upload_in_parts
@@ -113,7 +114,24 @@ class S3ObjectStore:
         with self._renewing(), translated("ListObjectsV2", None):
             for page in pages:
                 for entry in page.get("Contents", []):
-                    yield ListedObject(entry["Key"], entry["Size"])
+                    etag = entry.get("ETag", "").strip('"')
+                    yield ListedObject(entry["Key"], entry["Size"], etag, entry["LastModified"].timestamp())
+
+    def list_uploads(self, prefix: str) -> Iterator[UnfinishedUpload]:
+        paginator = self._bucket.client.get_paginator("list_multipart_uploads")
+        pages = paginator.paginate(Bucket=self._bucket.name, Prefix=prefix)
+        with self._renewing(), translated("ListMultipartUploads", None):
+            for page in pages:
+                for entry in page.get("Uploads", []):
+                    yield UnfinishedUpload(entry["Key"], entry["UploadId"], entry["Initiated"].timestamp())
+
+    def abort_upload(self, upload: UnfinishedUpload) -> None:
+        client = self._bucket.client
+        with self._renewing(), translated("AbortMultipartUpload", upload.key):
+            try:
+                client.abort_multipart_upload(Bucket=self._bucket.name, Key=upload.key, UploadId=upload.upload_id)
+            except client.exceptions.NoSuchUpload:
+                pass
 
     def create_bucket(self) -> None:
         client = self._bucket.client
@@ -245,7 +263,20 @@ def _attributes(key: str, response: urllib3.BaseHTTPResponse) -> ObjectAttribute
         digest = bytes.fromhex(response.headers.get(_DIGEST, ""))
     except (KeyError, ValueError):
         raise ObjectCorrupted(f"the answer for {key} lacks its length, or its digest is not hexadecimal") from None
-    return ObjectAttributes(size, digest or None)
+    return ObjectAttributes(
+        size,
+        digest or None,
+        etag=response.headers.get("etag", "").strip('"'),
+        modified=_unix_time(response.headers.get("last-modified", "")),
+        storage_class=response.headers.get("x-amz-storage-class", ""),
+    )
+
+
+def _unix_time(http_date: str) -> float:
+    try:
+        return parsedate_to_datetime(http_date).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def _md5(data: Any = b"") -> Any:

@@ -34,6 +34,7 @@ class Parts:
     def __post_init__(self) -> None:
         self.spool = Spool(self.folder / "spool", 100_000_000)
         self.cache = ReadCache(self.folder / "cache", MAXIMUM_CACHE, self.counters)
+        self.cache.recover()
         observed = ObservedObjectStore(self.store, self.availability)
         directory = self.spool.directory
         self.upload = AttachmentUpload(directory, self.cache, observed, str, names=self.names, counters=self.counters)

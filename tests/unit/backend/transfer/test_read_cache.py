@@ -125,6 +125,7 @@ def test_another_file_system_is_copied_to(tmp_path: Path) -> None:
     source.write_bytes(b"content")
     directory = shm / f"isen-test-{os.getpid()}"
     cache = ReadCache(directory, MAXIMUM, Counters())
+    cache.recover()
     try:
         cache.adopt(source.name, source, 7)
         assert not source.exists()
@@ -132,9 +133,7 @@ def test_another_file_system_is_copied_to(tmp_path: Path) -> None:
         assert os.listdir(directory / "fetching") == []
         cache.drop(name_of(1))
     finally:
-        for path in sorted(directory.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
-        directory.rmdir()
+        shutil.rmtree(directory)
 
 
 def test_a_copy_that_fails_leaves_no_temporary_file(cache: ReadCache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,6 +170,20 @@ def test_recovery_indexes_what_is_there_and_sweeps_what_was_being_fetched(cache:
     assert path_of(again, 4).exists()
     assert not path_of(again, 0).exists()
     assert (cache.directory / "objects" / "ab" / "stray").exists()
+
+
+def test_a_cache_that_cannot_be_used_at_all_keeps_nobody_waiting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a restart of the process, too: the disk may have become full or read-only meanwhile."""
+    (tmp_path / "cache").write_text("not a folder")
+    cache = ReadCache(tmp_path / "cache", MAXIMUM, Counters())
+    cache.recover()
+    source = tmp_path / name_of(1)
+    source.write_bytes(b"bytes")
+    cache.adopt(source.name, source, 5)
+    assert not source.exists()
+    assert caplog.text.count("cache_unusable") == 1
 
 
 def test_after_a_restart_of_the_machine_the_youngest_are_dropped(
