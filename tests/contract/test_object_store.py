@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import uuid
-from hashlib import sha256
+from hashlib import md5, sha256
 from io import BytesIO
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from backend.transfer.object_store.errors import (
     ObjectStoreError,
 )
 from backend.transfer.object_store.memory import MemoryObjectStore
-from backend.transfer.object_store.protocols import ObjectAttributes, ObjectStore
+from backend.transfer.object_store.protocols import ObjectAttributes, ObjectStore, UnfinishedUpload
 from backend.transfer.object_store.s3 import S3ObjectStore
 from config.settings import MEGABYTE, StorageSettings
 from tests.fakes import s3_faults
@@ -176,6 +177,40 @@ def test_listing_goes_beyond_one_page_and_keeps_to_the_prefix(store: ObjectStore
     listed = list(store.list("many/"))
     assert [entry.key for entry in listed] == [f"many/{number:04}" for number in range(1003)]
     assert [entry.size for entry in listed[:4]] == [0, 1, 2, 0]
+
+
+def test_listing_and_head_tell_etag_and_time_of_change(store: ObjectStore) -> None:
+    before = time.time()
+    put(store, "key", BODY)
+    (listed,) = store.list("")
+    head = store.head("key")
+    assert listed.etag == head.etag == md5(BODY).hexdigest()  # noqa: S324 - S3's own choice
+    assert before - 2 < listed.modified < time.time() + 2
+    assert int(listed.modified) == int(head.modified)
+    assert head.storage_class in ("", "STANDARD")
+
+
+def test_without_unfinished_uploads_there_is_nothing_to_list_and_aborting_is_harmless(store: ObjectStore) -> None:
+    put(store, "key", BODY)
+    assert list(store.list_uploads("")) == []
+    store.abort_upload(UnfinishedUpload("key", "bm8tc3VjaC11cGxvYWQ", 0.0))
+    assert read(store, "key")[1] == BODY
+
+
+def test_unfinished_uploads_are_listed_by_prefix_and_aborted(moto: S3Server) -> None:
+    """On moto alone: a radosgw without a cluster lists none, and the other stores leave none."""
+    bucket = f"bucket-{uuid.uuid4()}"
+    moto.create_bucket(bucket)
+    store = S3ObjectStore(settings(moto.url, bucket), 1)
+    client = store._bucket.client
+    for key in ("a/one", "a/one", "b/two"):
+        client.create_multipart_upload(Bucket=bucket, Key=key)
+    uploads = list(store.list_uploads("a/"))
+    assert [upload.key for upload in uploads] == ["a/one", "a/one"]
+    assert uploads[0].upload_id != uploads[1].upload_id
+    store.abort_upload(uploads[0])
+    store.abort_upload(uploads[0])
+    assert [upload.upload_id for upload in store.list_uploads("a/")] == [uploads[1].upload_id]
 
 
 def test_a_missing_bucket_is_named_as_such(without_bucket: ObjectStore) -> None:
