@@ -18,6 +18,7 @@ from scp.upper_layer.pdu_stream import A_ASSOCIATE_AC, HEADER
 
 APPLICATION_CONTEXT_NAME: Final = "1.2.840.10008.3.1.1.1"  # PS3.7 A.2.1
 MAXIMUM_CONTEXTS: Final = 128  # odd IDs from 1 to 255
+_MAXIMUM_SYNTAXES: Final = 100  # of one context; PS3.6 knows some fifty
 FIXED_LENGTH: Final = 68  # bytes before the variable items
 
 # Item types, PS3.8 9.3.2 and PS3.7 Annex D.3
@@ -167,7 +168,7 @@ def _context(value: bytes) -> ContextProposal:
             abstract = uid_of(name)
         elif kind == TRANSFER:
             syntaxes.append(uid_of(name))
-    if not abstract or not syntaxes:
+    if not abstract or not 1 <= len(syntaxes) <= _MAXIMUM_SYNTAXES:
         raise invalid("presentation_context")
     return ContextProposal(value[0], abstract, tuple(syntaxes))
 

@@ -79,7 +79,7 @@ class MessageReader:
         """
         encoded = bytearray()
         context_id = 0
-        for fragment_context, control, length in self._fragments(timeout):
+        for fragment_context, control, length in self._fragments(timeout, may_end=True):
             if context_id not in (0, fragment_context) or not control & _COMMAND:
                 raise ProtocolViolation("fragment_order", AbortReason.UNEXPECTED_PDU_PARAMETER)
             context_id = fragment_context
@@ -97,7 +97,7 @@ class MessageReader:
         Raises:
             as `read_command`, and what `sink` raises.
         """
-        for context_id, control, length in self._fragments(self._limits.idle_timeout):
+        for context_id, control, length in self._fragments(self._limits.idle_timeout, may_end=False):
             if context_id != command.context_id or control & _COMMAND:
                 raise ProtocolViolation("fragment_order", AbortReason.UNEXPECTED_PDU_PARAMETER)
             for chunk in self._stream.chunks(length):
@@ -105,16 +105,18 @@ class MessageReader:
             if control & _LAST:
                 return
 
-    def _fragments(self, timeout: float | None) -> Iterator[tuple[int, int, int]]:
-        """Headers of the PDVs of one message: context ID, control header, bytes of the value that follows."""
+    def _fragments(self, timeout: float | None, *, may_end: bool) -> Iterator[tuple[int, int, int]]:
+        """Headers of PDVs: context ID, control header, bytes of the value that follows.
+
+        `may_end`: A-RELEASE-RQ is in order instead of the first one.
+        """
         deadline_base, received_before = None, self._stream.received
-        first = True
         while True:
             if not self._pdu_left:
-                self._next_p_data(timeout, first=first)
+                self._next_p_data(timeout, may_end=may_end)
             if deadline_base is None:
                 deadline_base = time.monotonic()
-            first, timeout = False, self._limits.idle_timeout
+            may_end, timeout = False, self._limits.idle_timeout
             length, context_id, control = PDV_HEADER.unpack(self._stream.read(PDV_HEADER.size))
             if length < _PDV_CONTROL or length + 4 > self._pdu_left:
                 raise ProtocolViolation("pdv_length", AbortReason.INVALID_PDU_PARAMETER_VALUE)
@@ -129,14 +131,14 @@ class MessageReader:
         if late > 0 and received < late * self._limits.minimum_receive_rate:
             raise ProtocolViolation("too_slow")
 
-    def _next_p_data(self, timeout: float | None, *, first: bool) -> None:
+    def _next_p_data(self, timeout: float | None, *, may_end: bool) -> None:
         kind, length = self._stream.read_header(timeout)
         if kind == P_DATA_TF:
             if not PDV_HEADER.size <= length <= self._limits.maximum_pdu_length + _SLACK:
                 raise ProtocolViolation("pdu_length", AbortReason.INVALID_PDU_PARAMETER_VALUE)
             self._pdu_left = length
             return
-        if kind == A_RELEASE_RQ and first:
+        if kind == A_RELEASE_RQ and may_end:
             self._stream.read_control(length)
             raise ReleaseRequested("released")
         if kind == A_ABORT:

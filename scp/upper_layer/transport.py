@@ -23,6 +23,7 @@ class Transport:
         sock.setblocking(False)  # noqa: FBT003 -- the standard library's signature
         # Modalities wait for our short responses, and most leave Nagle on: neither side may wait for the other's ACK.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # without an idle time-out dead peers would stay
         self.socket = sock
         self._tls = isinstance(sock, ssl.SSLSocket)
 

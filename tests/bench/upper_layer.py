@@ -95,7 +95,8 @@ def set_up() -> None:
             times.append(_timed(once))
             peers.pop().release()
         print(
-            f"set_up contexts=120 median_ms={1000 * statistics.median(times):.2f} p99_ms={1000 * sorted(times)[197]:.2f}"
+            f"set_up contexts=120 median_ms={1000 * statistics.median(times):.2f} "
+            f"p99_ms={1000 * sorted(times)[197]:.2f}"
         )
 
 
@@ -114,7 +115,8 @@ def idle() -> None:
         threads = sum(worker.threads() for worker in w.workers)
         rss = sum(worker.resident() for worker in w.workers) / MIB
         print(
-            f"idle associations=500 core_percent={share:.1f} pss_mib={resident(w):.0f} (empty {before_memory:.0f}) rss_mib={rss:.0f} threads={threads}"
+            f"idle associations=500 core_percent={share:.1f} pss_mib={resident(w):.0f} (empty "
+            f"{before_memory:.0f}) rss_mib={rss:.0f} threads={threads}"
         )
         for peer in peers:
             peer.sock.close()
@@ -148,7 +150,8 @@ def full() -> None:
         for thread in threads:
             thread.join()
         print(
-            f"full associations=200 images={stored[0]} failures={len(failures)} seconds={time.monotonic() - start:.1f} next={kind}:{body.hex()} {failures[:2]}"
+            f"full associations=200 images={stored[0]} failures={len(failures)} "
+            f"seconds={time.monotonic() - start:.1f} next={kind}:{body.hex()} {failures[:2]}"
         )
         for peer in peers:
             peer.sock.close()
@@ -167,7 +170,8 @@ def stalled() -> None:
         times = [_timed(lambda: _whole_echo(w.port)) for _ in range(500)]
         closed = sum(peer.is_closed_within(max(0.1, start + 15 - time.monotonic())) for peer in peers)
         print(
-            f"stalled connections=1000 echo_p99_ms={1000 * sorted(times)[494]:.1f} max_ms={1000 * max(times):.1f} closed_in_15s={closed} cpu_s={cpu(w) - before:.2f}"
+            f"stalled connections=1000 echo_p99_ms={1000 * sorted(times)[494]:.1f} max_ms={1000 * max(times):.1f} "
+            f"closed_in_15s={closed} cpu_s={cpu(w) - before:.2f}"
         )
 
 
@@ -218,7 +222,8 @@ def large() -> None:
         stop.set()
         watcher.join()
         print(
-            f"large bytes={total} status={response['Status']} comment={response['ErrorComment'].split()[0]} seconds={seconds:.1f} peak_rss_mib={peak[0] / MIB:.0f}"
+            f"large bytes={total} status={response['Status']} comment={response['ErrorComment'].split()[0]} "
+            f"seconds={seconds:.1f} peak_rss_mib={peak[0] / MIB:.0f}"
         )
 
 
