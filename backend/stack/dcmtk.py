@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -48,7 +48,10 @@ class Peer:
     called: str = "ORTHANC"
 
     def echo(self) -> Answer:
-        return self._run("echoscu")
+        """C-ECHO; exit code 0 only if the status is success, which echoscu itself does not care about."""
+        answer = self._run("echoscu")
+        succeeded = "Received Echo Response (Success)" in answer.output
+        return answer if succeeded else replace(answer, exit_code=answer.exit_code or 1)
 
     def store(self, *files: Path, options: Sequence[str] = ()) -> Answer:
         """C-STORE of files and folders, uncompressed ones, over one association, with one answer for each."""

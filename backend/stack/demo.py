@@ -28,6 +28,7 @@ from backend.stack.s3_server import S3Server
 from backend.stack.samples import real_files, worklist_item
 
 _UPLOAD_DEADLINE: Final = 30.0  # seconds
+_DATA_SET_TRAILING_PADDING: Final = 0xFFFCFFFC
 
 
 class StepFailed(Exception):
@@ -69,7 +70,7 @@ def check(condition: object, sentence: str, answer: Answer | None = None) -> Non
 def echo(tour: Tour) -> str:
     """C-ECHO: echoscu asks whether Isen's DICOM server is there"""
     answer = tour.peer.echo()
-    check(answer.statuses == [0], "C-ECHO was not answered with 0000", answer)
+    check(answer.exit_code == 0, "C-ECHO was not answered with 0000", answer)
     return f"answered with 0000 on port {tour.orthanc.dicom_port}; Orthanc's own DICOM server is switched off"
 
 
@@ -77,15 +78,14 @@ def store(tour: Tour) -> str:
     """C-STORE: dcmsend stores files of several modalities in the transfer syntaxes they have"""
     answer = tour.peer.send(*tour.files)
     check(answer.sent == len(tour.files), f"dcmsend stored {answer.sent} of {len(tour.files)} files", answer)
-    sent = {dcmread(path).SOPInstanceUID: dcmread(path) for path in tour.files}
-    stored = {instance.SOPInstanceUID: instance for instance in map(_parsed, tour.instances().values())}
+    sent = {dataset.SOPInstanceUID: dataset for dataset in map(_attributes, map(Path.read_bytes, tour.files))}
+    stored = {instance.SOPInstanceUID: instance for instance in map(_attributes, tour.instances().values())}
     check(stored.keys() == sent.keys(), f"{len(sent)} files were sent and {len(stored)} are there", answer)
     for uid, instance in stored.items():
         check(instance == sent[uid], f"{uid} is not what was sent")
-        check(
-            instance.file_meta.TransferSyntaxUID == sent[uid].file_meta.TransferSyntaxUID,
-            f"{uid} has another transfer syntax than the file that was sent",
-        )
+        syntax = sent[uid].file_meta.TransferSyntaxUID
+        is_kept = instance.file_meta.TransferSyntaxUID == syntax
+        check(is_kept or not syntax.is_compressed, f"{uid} was decompressed")  # uncompressed ones dcmsend may re-encode
     return f"{len(stored)} instances are stored, every attribute and pixel as sent"
 
 
@@ -106,19 +106,21 @@ def find(tour: Tour) -> str:
 
 def bucket(tour: Tour) -> str:
     """S3: every attachment is an object in the bucket, named as Orthanc's native S3 plugin names it"""
-    files = set(tour.instances().values())
-    wait_until(lambda: tour.objects() == files, _UPLOAD_DEADLINE, "the bucket holds every file, byte for byte")
-    keys = tour.keys()
+    instances = tour.instances()
+    attachments = sum(len(tour.orthanc.get_json(f"/instances/{instance}/attachments")) for instance in instances)
+    wait_until(lambda: len(tour.keys()) == attachments, _UPLOAD_DEADLINE, f"{attachments} objects are in the bucket")
+    files, keys = set(instances.values()), tour.keys()
+    check(tour.objects() == files, "the objects are not, byte for byte, the files of Orthanc")
     return f"{len(keys)} objects; {len(files)} of them DICOM files, byte for byte those of Orthanc; one is {keys[0]}"
 
 
 def move(tour: Tour) -> str:
     """C-MOVE: movescu has a study moved to a storescp"""
-    image = dcmread(tour.files[0])
+    image = _attributes(tour.files[0].read_bytes())
     uid = str(image.StudyInstanceUID)
     answer = tour.peer.move(tour.archive.ae_title, "QueryRetrieveLevel=STUDY", f"StudyInstanceUID={uid}")
     check(answer.statuses[-1:] == [0], "C-MOVE did not end with 0000", answer)
-    received = tour.archive.received()
+    received = [_attributes(path.read_bytes()) for path in tour.archive.folder.iterdir()]
     check([instance.SOPInstanceUID for instance in received] == [image.SOPInstanceUID], "storescp has other instances")
     check(received[0] == image, "what storescp received is not what was stored")
     return f"storescp received the study's {len(received)} instance, every attribute and pixel as stored"
@@ -208,5 +210,9 @@ def _show_all(console: Console, tour: Tour) -> None:
         console.print(f"  [green]ok[/]: {step(tour)}")
 
 
-def _parsed(content: bytes) -> Dataset:
-    return dcmread(BytesIO(content))
+def _attributes(file: bytes) -> Dataset:
+    """The data set of a file without what carries no information: DCMTK sends no padding."""
+    data_set = dcmread(BytesIO(file))
+    if _DATA_SET_TRAILING_PADDING in data_set:
+        del data_set[_DATA_SET_TRAILING_PADDING]
+    return data_set

@@ -9,16 +9,16 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
-# CT, MR, ultrasound, nuclear medicine, structured report, ECG, radiotherapy plan; five transfer syntaxes
+# CT, MR, ultrasound, nuclear medicine, structured report, ECG, radiotherapy plan; six transfer syntaxes
 REAL_FILES: Final = (
     "CT_small.dcm",
-    "MR_small_jp2klossless.dcm",
+    "MR_small_RLE.dcm",
     "examples_jpeg2k.dcm",
     "JPGExtended.dcm",
     "test-SR.dcm",
     "waveform_ecg.dcm",
     "rtplan.dcm",
-    "SC_rgb_rle.dcm",
+    "SC_rgb_jpeg_gdcm.dcm",
 )
 _MODALITY_WORKLIST: Final = UID("1.2.840.10008.5.1.4.31")
 
