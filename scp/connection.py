@@ -28,9 +28,6 @@ class Connection:
         self._received = bytearray()
         self.events = select.POLLIN  # what it waits for
 
-    def fileno(self) -> int:
-        return self.transport.fileno()
-
     def advance(self, maximum_length: int) -> bytes | None:
         """Take what has arrived: the body of the A-ASSOCIATE-RQ once it is whole, None before.
 

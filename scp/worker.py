@@ -103,7 +103,7 @@ class Worker:
             self.server.drain()
 
     def _report(self) -> None:
-        state = "draining" if self.server.is_draining else "accepting" if self.server.accepting else "ready"
+        state = "draining" if self.server.is_draining else "accepting" if self.server.is_accepting else "ready"
         self._line.report(
             {
                 "State": state,

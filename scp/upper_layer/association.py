@@ -67,7 +67,6 @@ class Association:
         self._waiting: Command | None = None  # arrived while another was being served
         self._ended: AssociationEnded | None = None
         self._last_message_id = 0  # of our own requests
-        self.draining = False
 
     def serve(self, patience: float) -> Outcome:
         """Serve messages until none arrives for `patience` seconds or the association ends; never raises for a peer."""
@@ -76,8 +75,6 @@ class Association:
                 command = self._waiting or self._reader.read_command(self.limits.idle_timeout)
                 self._waiting = None
                 self._serve(command)
-                if self.draining:
-                    return self.abort("draining")
             self.stream.close_buffer()
         except ReleaseRequested:
             return self._release()

@@ -158,7 +158,9 @@ def send_message(
     peer_maximum_length: int,
     timeout: float | None,
 ) -> None:
-    """Send a message; `data_set` is read from its position to its end, one fragment ahead of the network.
+    """Send a message; `data_set` is read from its position to its end, at most two of `_LARGEST_PDV` ahead.
+
+    Peers that take small PDUs only get several at once: each system call gives other threads the interpreter.
 
     `peer_maximum_length` is the peer's maximum PDV list length, 0 = none (PS3.8 D.1).
 
@@ -173,12 +175,14 @@ def send_message(
     for start in range(0, len(encoded), room):
         last = start + room >= len(encoded)
         parts += _p_data(context_id, _COMMAND | (_LAST if last else 0), encoded[start : start + room])
+    gathered = 0
     while first and data_set is not None:
         following = data_set.read(room)
         parts += _p_data(context_id, 0 if following else _LAST, first)
-        if following:
+        gathered += len(first)
+        if following and gathered >= _LARGEST_PDV - PDV_HEADER.size:
             stream.send(parts, timeout)
-            parts = []
+            parts, gathered = [], 0
         first = following
     stream.send(parts, timeout)
 
