@@ -23,11 +23,17 @@ def cache_path(directory: Path, name: str) -> Path:
 
 
 def open_cached(directory: Path, name: str) -> int | None:
-    """A read-only descriptor of a cached attachment, marked as just read, or None."""
+    """A read-only descriptor of a cached attachment, marked as just read, or None.
+
+    A cache that cannot be read holds nothing: S3 has it all.
+    """
     try:
         descriptor = os.open(cache_path(directory, name), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except OSError:
         return None
-    if time.time() - os.fstat(descriptor).st_mtime > _TOUCH_INTERVAL:
-        os.utime(descriptor)
+    try:
+        if time.time() - os.fstat(descriptor).st_mtime > _TOUCH_INTERVAL:
+            os.utime(descriptor)
+    except OSError:
+        pass  # a disk that has become read-only still serves; eviction will find this file older than it is
     return descriptor
