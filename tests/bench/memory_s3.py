@@ -13,7 +13,8 @@ from base64 import b64encode
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from email.utils import formatdate
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from http import HTTPStatus
 from typing import Final
 from uuid import uuid4
@@ -45,6 +46,7 @@ class StoredObject:
     body: bytearray
     etag: str
     headers: dict[str, str]  # metadata, content type and checksums
+    modified: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))  # as S3: to the second
 
 
 @dataclass
@@ -53,6 +55,7 @@ class Upload:
 
     key: str
     headers: dict[str, str]
+    begun: datetime = field(default_factory=lambda: datetime.now(UTC))
     parts: dict[int, StoredObject] = field(default_factory=dict)
 
 
@@ -156,7 +159,11 @@ def _get(bucket: Bucket, key: str, request: Request) -> Answer:
     stored = bucket.objects.get(key)
     if stored is None:
         raise S3Error(HTTPStatus.NOT_FOUND, "NoSuchKey", "There is no such key")
-    headers = {"etag": stored.etag, "last-modified": formatdate(usegmt=True), "accept-ranges": "bytes"}
+    headers = {
+        "etag": stored.etag,
+        "last-modified": format_datetime(stored.modified, usegmt=True),
+        "accept-ranges": "bytes",
+    }
     headers |= {name: value for name, value in stored.headers.items() if not name.startswith(_CHECKSUM)}
     wanted = request.headers.get("range", "")
     if not wanted.startswith("bytes="):
@@ -186,13 +193,18 @@ def _list(bucket: Bucket, query: dict[str, str]) -> Answer:
     limit = min(_PAGE, int(query.get("max-keys", _PAGE)))
     page = keys[begin : begin + limit]
     more = begin + limit < len(keys)
-    entries = "".join(
-        f"<Contents><Key>{escape(key)}</Key><Size>{len(bucket.objects[key].body)}</Size></Contents>" for key in page
-    )
+    entries = "".join(_entry(key, bucket.objects[key]) for key in page)
     token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if more and page else ""
     return _xml(
         f'<ListBucketResult xmlns="{_NAMESPACE}"><KeyCount>{len(page)}</KeyCount><MaxKeys>{limit}</MaxKeys>'
         f"<IsTruncated>{str(more).lower()}</IsTruncated>{token}{entries}</ListBucketResult>"
+    )
+
+
+def _entry(key: str, stored: StoredObject) -> str:
+    return (
+        f"<Contents><Key>{escape(key)}</Key><LastModified>{_time(stored.modified)}</LastModified>"
+        f"<ETag>{escape(stored.etag)}</ETag><Size>{len(stored.body)}</Size></Contents>"
     )
 
 
@@ -248,7 +260,8 @@ def _abort(bucket: Bucket, key: str, request: Request) -> Answer:
 
 def _list_uploads(bucket: Bucket, prefix: str) -> Answer:
     entries = "".join(
-        f"<Upload><Key>{escape(upload.key)}</Key><UploadId>{identifier}</UploadId></Upload>"
+        f"<Upload><Key>{escape(upload.key)}</Key><UploadId>{identifier}</UploadId>"
+        f"<Initiated>{_time(upload.begun)}</Initiated></Upload>"
         for identifier, upload in bucket.uploads.items()
         if upload.key.startswith(prefix)
     )
@@ -264,6 +277,10 @@ def _checksums(stored: StoredObject) -> dict[str, str]:
 
 def _xml(document: str, status: HTTPStatus = HTTPStatus.OK) -> Answer:
     return Answer(status, document.encode(), {"content-type": "application/xml"})
+
+
+def _time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
 def _base64(digest: bytes) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from backend.stack.ports import free_port
 from backend.stack.s3_server import S3Server
+from tests.bench.distant_s3 import DistantS3
 from tests.fakes.s3_faults import FakeS3
 from tests.servers.radosgw import Radosgw, RadosgwUnavailable
 
@@ -17,6 +18,13 @@ from tests.servers.radosgw import Radosgw, RadosgwUnavailable
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     server = S3Server(free_port(), tmp_path_factory.mktemp("moto") / "log")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def bench_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DistantS3]:
+    server = DistantS3(tmp_path_factory.mktemp("bench-s3") / "log")
     yield server
     server.stop()
 
