@@ -156,8 +156,8 @@ class StoreAssociation:
 
     def abort(self) -> None:
         """End it at once, from any thread; a `store` under way raises AssociationEnded. Never raises."""
-        self._say_abort()
-        self._stream.transport.shut_down()
+        if self._open:
+            self._stream.transport.interrupt(abort_pdu(_SERVICE_USER, 0))
 
     def __enter__(self) -> Self:
         return self
@@ -173,7 +173,7 @@ class StoreAssociation:
             self._close()
 
     def _say_abort(self) -> None:
-        with contextlib.suppress(AssociationEnded, ValueError):
+        with contextlib.suppress(AssociationEnded):
             if self._open:
                 self._stream.send([abort_pdu(_SERVICE_USER, 0)], 0)
 

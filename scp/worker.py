@@ -22,6 +22,7 @@ from config.settings import DicomSettings, Settings
 from scp.access_control import AccessControl
 from scp.association_server import AssociationServer
 from scp.establishment import Establishment
+from scp.log_limit import EventLimit
 from scp.modalities import Fetch, ModalityTable
 from scp.occupancy import Occupancy
 from scp.request import Service
@@ -133,6 +134,8 @@ def _prepare_process() -> None:
     warnings.simplefilter("ignore")
     for name in ("pydicom", "pynetdicom"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(EventLimit())
 
 
 def _receive_folder(settings: Settings, dicom: DicomSettings) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import ssl
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import BinaryIO
@@ -88,10 +87,7 @@ class Association:
 
     def interrupt(self) -> None:
         """End it from another thread, with A-ABORT where that is safe: whoever waits gets AssociationEnded."""
-        if not isinstance(self.stream.transport.socket, ssl.SSLSocket):  # one TLS state cannot serve two threads
-            with contextlib.suppress(AssociationEnded):
-                self.stream.send([abort_pdu(PROVIDER, 0)], 0)
-        self.stream.transport.shut_down()
+        self.stream.transport.interrupt(abort_pdu(PROVIDER, 0))
 
     def read_data_set(self, command: Command, sink: Sink) -> None:
         self._reader.read_data_set(command, sink)

@@ -136,17 +136,19 @@ class Dispatcher:
     def _serve(self, service: Service, request: ServedRequest) -> None:
         try:
             service.serve(request)
+            if not request.is_answered:
+                raise Refusal(_failure_status(request.command), "the service gave no answer")
             self.count(_counter(service.name, "served"))
         except AssociationEnded:
             self.count(_counter(service.name, "interrupted"))
             raise
         except Refusal as refusal:
             self._log_refusal(service.name, request.association, refusal.status, refusal.comment)
-            request.respond(refusal.status, ErrorComment=refusal.comment)
+            _fail(request, refusal.status, refusal.comment)
         except Exception as error:  # noqa: BLE001 -- the boundary: a failing service must not end the association
             status = _failure_status(request.command)
             self._log_refusal(service.name, request.association, status, f"exception {_describe(error)}")
-            request.respond(status, ErrorComment="internal error")
+            _fail(request, status, "internal error")
 
     def _refuse(self, association: Association, context: NegotiatedContext, command: Command, refusal: Refusal) -> None:
         operation = PRIMITIVES.get(command.fields.get("CommandField", 0))
@@ -169,6 +171,12 @@ class Dispatcher:
 def _counter(service: str, outcome: str) -> str:
     """C-FIND, served: c_find_served."""
     return f"{service}_{outcome}".lower().replace("-", "_").replace(" ", "_")
+
+
+def _fail(request: ServedRequest, status: int, comment: str) -> None:
+    """Answer, unless the service failed after its final answer: there must not be two (PS3.7 9.3)."""
+    if not request.is_answered:
+        request.respond(status, ErrorComment=comment)
 
 
 def _failure_status(command: Command) -> int:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Final
 from pydicom.dataset import Dataset
 
 from scp.request import AcceptedContext, Peer
-from scp.statuses import NoSuitableContext
+from scp.statuses import PENDING, PENDING_WARNING, NoSuitableContext
 from scp.upper_layer.association import Association
 from scp.upper_layer.command_set import RESPONSE, CommandSet
 from scp.upper_layer.data_set_buffer import DataSetBuffer
@@ -40,6 +40,7 @@ class ServedRequest:
         self._message = message
         self._buffer = buffer
         self._data_set: BinaryIO | None = None
+        self.is_answered = False  # finally: with another status than Pending
 
     @property
     def message(self) -> Any:
@@ -75,6 +76,7 @@ class ServedRequest:
         return self.association.is_cancelled()
 
     def respond(self, status: int, identifier: Dataset | bytes | None = None, **fields: object) -> None:
+        self.is_answered = self.is_answered or status not in (PENDING, PENDING_WARNING)
         respond(self.association, self._context, self.command, status, identifier, fields)
 
     def storable_transfer_syntaxes(self, sop_class_uid: str) -> tuple[str, ...]:

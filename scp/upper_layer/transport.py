@@ -84,8 +84,14 @@ class Transport:
             if sent:
                 waiting[0] = waiting[0][sent:]
 
-    def shut_down(self) -> None:
-        """End both directions; wakes a thread that waits here. Any thread may call it."""
+    def interrupt(self, last_words: bytes) -> None:
+        """Send `last_words` if that is safe, then end both directions; a thread that waits here fails.
+
+        Any thread may call it. Over TLS nothing is sent: one TLS state cannot serve two threads.
+        """
+        if not self._tls:
+            with contextlib.suppress(AssociationEnded):
+                self.send([last_words], 0)
         with contextlib.suppress(OSError):
             # Not SSLSocket's: it would drop the TLS state under the feet of the thread that is using it.
             socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
