@@ -136,13 +136,13 @@ class Orthanc:
         """SIGKILL to Orthanc alone, as a crash would end it."""
         self.process.kill()
 
-    def get(self, path: str) -> bytes:
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> bytes:
         """Body of a GET.
 
         Raises:
             urllib.error.HTTPError: Orthanc answered with an error.
         """
-        return self._request("GET", path)
+        return self._request("GET", path, headers=headers)
 
     def get_json(self, path: str) -> Any:
         return json.loads(self.get(path))
@@ -150,11 +150,16 @@ class Orthanc:
     def post(self, path: str, body: bytes) -> bytes:
         return self._request("POST", path, body)
 
+    def put(self, path: str, body: bytes) -> bytes:
+        return self._request("PUT", path, body)
+
     def delete(self, path: str) -> None:
         self._request("DELETE", path)
 
-    def _request(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        request = Request(f"{self.url}/{path.lstrip('/')}", body, method=method)  # noqa: S310 - always http
+    def _request(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        request = Request(f"{self.url}/{path.lstrip('/')}", body, dict(headers or {}), method=method)  # noqa: S310 - always http
         with urlopen(request, timeout=60) as response:  # noqa: S310 - always http
             answer: bytes = response.read()
             return answer

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Final
+
+_LISTEN: Final = "0A"  # state TCP_LISTEN in /proc/net/tcp
 
 
 class PortsTaken(Exception):
@@ -32,15 +35,45 @@ def ports_from_environment(defaults: dict[str, int]) -> dict[str, int]:
         if not (text.isdecimal() and 0 < int(text) < 65536):
             raise ValueError(f"{variable}={text}: not a port number (1 to 65535)")
         ports[variable] = int(text)
-    taken = [f"port {port} is taken; choose another one with {name}=…" for name, port in ports.items() if _taken(port)]
+    taken = [
+        f"port {port} is taken{_by(_owner(port))}; choose another one with {variable}=…"
+        for variable, port in ports.items()
+        if _is_taken(port)
+    ]
     if len(set(ports.values())) < len(ports):
         taken.append(f"the same port is named twice: {' '.join(f'{name}={port}' for name, port in ports.items())}")
     if taken:
-        raise PortsTaken("\n".join([*taken, *_running_orthanc()]))
+        raise PortsTaken("\n".join(taken))
     return ports
 
 
-def _taken(port: int) -> bool:
+def _by(owner: tuple[int, str] | None) -> str:
+    if owner is None:
+        return ""
+    pid, name = owner
+    # Debian's package starts an Orthanc of its own where systemd runs: by far the likeliest owner.
+    hint = "; if it is Debian's service: systemctl disable --now orthanc" if name == "Orthanc" else ""
+    return f" by {name} (process {pid}{hint})"
+
+
+def _owner(port: int) -> tuple[int, str] | None:
+    """Process id and name of who listens on a port, as far as we may see it."""
+    inodes = {
+        fields[9]
+        for table in ("/proc/net/tcp", "/proc/net/tcp6")
+        for fields in (line.split() for line in Path(table).read_text().splitlines()[1:])
+        if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port
+    }
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(os.readlink(entry) in {f"socket:[{inode}]" for inode in inodes} for entry in folder.glob("fd/*")):
+                return int(folder.name), (folder / "comm").read_text().strip()
+        except OSError:  # it has just ended, or belongs to somebody else
+            continue
+    return None
+
+
+def _is_taken(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # TIME_WAIT is no obstacle to a listener either
         try:
@@ -48,17 +81,3 @@ def _taken(port: int) -> bool:
         except OSError:
             return True
         return False
-
-
-def _running_orthanc() -> list[str]:
-    """Debian's package starts an Orthanc of its own where systemd runs: by far the likeliest owner of the ports."""
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdecimal() and (folder / "comm").read_text().strip() == "Orthanc":
-                return [
-                    f"An Orthanc is running as process {folder.name}.",
-                    "If it is the service of Debian's package: systemctl disable --now orthanc",
-                ]
-        except OSError:  # it has just ended
-            continue
-    return []

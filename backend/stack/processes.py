@@ -98,9 +98,9 @@ class Process:
         self._process.wait()
 
 
-def marked(mark: str) -> dict[int, str]:
-    """The running processes that carry `mark`: process id → command line."""
-    wanted = f"{MARK}={mark}".encode()
+def marked(mark: str, variable: str = MARK) -> dict[int, str]:
+    """The running processes that carry `mark` in their environment: process id → command line."""
+    wanted = f"{variable}={mark}".encode()
     found = {}
     for folder in Path("/proc").iterdir():
         if not folder.name.isdecimal():

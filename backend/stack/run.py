@@ -1,12 +1,13 @@
 """`make run`: an embedded S3 and an Orthanc with Isen in the foreground, until Ctrl-C or SIGTERM.
 
-Everything is below `run/` of the checkout, and made anew at each start, because the embedded S3 keeps its objects in
-memory: an index that outlives them would promise images that are gone. Only `run/worklists/` stays.
+Everything is below `run/` of the checkout, or $RUN_FOLDER, and made anew at each start, because the embedded S3 keeps
+its objects in memory: an index that outlives them would promise images that are gone. Only `worklists/` stays.
 """
 
 from __future__ import annotations
 
 import fcntl
+import os
 import shlex
 import shutil
 import signal
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO, Final
 
 from backend.stack.orthanc import APPLICATION, BUCKET, NotStarted, Orthanc, configuration
@@ -22,8 +24,8 @@ from backend.stack.processes import NotInTime
 from backend.stack.s3_server import S3Server
 from backend.stack.samples import real_files, worklist_item
 
-FOLDER: Final = APPLICATION / "run"
 PORTS: Final = {"HTTP_PORT": 8042, "DICOM_PORT": 4242, "S3_PORT": 9000}
+_LOCK: Final = "make-run.lock"  # also says that the folder is ours
 _MADE_ANEW: Final = ("index", "spool", "cache", "orthanc.log", "s3.log")
 _POLL: Final = 0.2  # seconds between two looks at the processes and their log
 
@@ -35,8 +37,9 @@ class Stopped(BaseException):
 def run() -> int:
     """Run the stack until it is told to stop; the exit code for the shell."""
     try:
-        with stop_signals(), _folder():
-            _run(ports_from_environment(PORTS))
+        folder = Path(os.environ.get("RUN_FOLDER") or APPLICATION / "run").resolve()
+        with stop_signals(), _only_user_of(folder):
+            _run(folder, ports_from_environment(PORTS))
     except Stopped:
         return 0
     except (PortsTaken, NotInTime, OSError, RuntimeError, ValueError) as error:
@@ -46,10 +49,10 @@ def run() -> int:
     return 1
 
 
-def _run(ports: dict[str, int]) -> None:
-    s3 = S3Server(ports["S3_PORT"], FOLDER / "s3.log")
+def _run(folder: Path, ports: dict[str, int]) -> None:
+    s3 = S3Server(ports["S3_PORT"], folder / "s3.log")
     try:
-        orthanc = Orthanc(FOLDER, configuration(FOLDER, s3.url, ports["HTTP_PORT"], ports["DICOM_PORT"]))
+        orthanc = Orthanc(folder, configuration(folder, s3.url, ports["HTTP_PORT"], ports["DICOM_PORT"]))
         try:
             orthanc.start()
             _say(_welcome(orthanc, s3))
@@ -72,7 +75,7 @@ def _follow(orthanc: Orthanc, s3: S3Server) -> None:
                 _show(log)
                 raise RuntimeError(f"Orthanc ended with exit code {code}; its log lines are above")
             if not s3.is_running:
-                raise RuntimeError(f"the embedded S3 ended; see {FOLDER / 's3.log'}")
+                raise RuntimeError(f"the embedded S3 ended; see {orthanc.folder / 's3.log'}")
             time.sleep(_POLL)
 
 
@@ -92,7 +95,7 @@ Isen runs. Ctrl-C stops it; what it stored is gone then, because the embedded S3
   metrics    {orthanc.url}/tools/metrics-prometheus
   DICOM      AE title ORTHANC, port {orthanc.dicom_port}
   S3         {s3.url}, bucket {BUCKET}, path style, any keys
-  files      {FOLDER}: orthanc.json, orthanc.log, s3.log, spool/, cache/, worklists/
+  files      {orthanc.folder}: orthanc.json, orthanc.log, s3.log, spool/, cache/, worklists/
 
 Try it in another terminal:
   echoscu -v {peer}
@@ -123,22 +126,28 @@ def ignore_stop_signals() -> None:
 
 
 @contextmanager
-def _folder() -> Iterator[None]:
-    """The folder, emptied and ours alone.
+def _only_user_of(folder: Path) -> Iterator[None]:
+    """Inside, the folder is emptied and ours alone.
 
     Raises:
-        RuntimeError: another `make run` uses it.
+        RuntimeError: another `make run` uses it, or it holds files that are not ours to remove.
     """
-    (FOLDER / "worklists").mkdir(parents=True, exist_ok=True)
-    with (FOLDER / "lock").open("w") as lock:
+    if folder.exists() and any(folder.iterdir()) and not (folder / _LOCK).exists():
+        raise RuntimeError(
+            f"{folder} holds other files; `make run` empties its folder, so name a new one as RUN_FOLDER"
+        )
+    (folder / "worklists").mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RuntimeError(f"another `make run` of this checkout is running; it uses {FOLDER}") from None
+            raise RuntimeError(
+                f"another `make run` is running in {folder}; stop it, or choose another folder with RUN_FOLDER=…"
+            ) from None
         for name in _MADE_ANEW:
-            path = FOLDER / name
+            path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        example = FOLDER / "worklists" / "example.wl"
+        example = folder / "worklists" / "example.wl"
         if not example.exists():
             worklist_item().save_as(example, enforce_file_format=True)
         yield

@@ -67,6 +67,10 @@ class S3Server:
         """
         return self._get(f"{bucket}/{key}")
 
+    def replace(self, bucket: str, key: str, content: bytes) -> None:
+        """Put other bytes under a key, and none of the metadata it had."""
+        self._get(f"{bucket}/{key}", "PUT", content)
+
     def _answers(self) -> bool:
         if self._process.exit_code is not None:
             raise RuntimeError(f"the S3 server ended with {self._process.exit_code}:\n{self._process.output()}")
@@ -76,8 +80,8 @@ class S3Server:
             return False
         return True
 
-    def _get(self, path: str, method: str = "GET") -> bytes:
-        request = Request(f"{self.url}/{path}", method=method, headers=_ANYBODY)  # noqa: S310 - always http
+    def _get(self, path: str, method: str = "GET", body: bytes | None = None) -> bytes:
+        request = Request(f"{self.url}/{path}", body, method=method, headers=_ANYBODY)  # noqa: S310 - always http
         with urlopen(request, timeout=10) as response:  # noqa: S310 - always http
             body: bytes = response.read()
             return body
