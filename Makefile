@@ -29,9 +29,9 @@ lint:  ## ruff and mypy
 	$(PYTHON_IN_VENV) -m ruff format --check .
 	$(PYTHON_IN_VENV) -m mypy
 
-bench: packages  ## figures of this machine; ARGS= for the benchmark
+bench: packages  ## Isen beside Orthanc's own server on this machine, three minutes; FULL=1: all of it; ARGS= for options
 	$(SETUP) venv bench
-	exec $(PYTHON_IN_VENV) -m tests.bench $(ARGS)
+	exec $(PYTHON_IN_VENV) -m tests.bench $(if $(FULL),--full) $(ARGS)
 
 soak: packages  ## the long runs
 	$(SETUP) venv test

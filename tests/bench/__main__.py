@@ -10,8 +10,9 @@ from typing import Final
 
 from rich.console import Console
 
-from tests.bench import report, runner, work_echo, work_find, work_retrieve, work_store
+from tests.bench import picture, report, runner, work_echo, work_find, work_retrieve, work_store
 from tests.bench.contenders import RECIPES
+from tests.bench.distant_s3 import SERVERS
 from tests.bench.table import FULL, QUICK, Form, Result, Work
 
 _HERE: Final = Path(__file__).parent
@@ -27,7 +28,7 @@ def main() -> int:
     begin = time.monotonic()
     works = [work for work in _works(form) if not options.only or _is_named(work, options.only)]
     results: list[Result] = []
-    with runner.surroundings(form, console) as bench:
+    with runner.surroundings(form, options.s3, console) as bench:
         with runner.contenders(options.contenders, bench.around, console) as started:
             console.log(f"started: {', '.join(started)}; S3 is {bench.s3.description}")
             for work in works:
@@ -36,6 +37,7 @@ def main() -> int:
         report.print_tables(console, results)
         report.write_json(options.output / "results.json", bench, results, seconds)
     report.write_markdown(options.output / "results.md", results)
+    picture.draw(options.output / "results.svg", results)
     console.print(f"{form.name} form, {seconds:.0f} s; see {options.output}/results.json")
     return 1 if any(result.failures for result in results) else 0
 
@@ -61,6 +63,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--contenders", type=lambda text: text.split(","), default=list(RECIPES), help="comma-separated; default: all"
     )
+    parser.add_argument("--s3", choices=list(SERVERS), default="own", help="which S3 server; the others take more CPU")
     parser.add_argument("--output", type=Path, default=_HERE, help="folder of results.json, results.md and the picture")
     return parser.parse_args()
 

@@ -19,6 +19,7 @@ from backend.stack.dcmtk import Peer
 from backend.stack.orthanc import Orthanc, configuration, merged
 from backend.stack.ports import free_port
 from backend.stack.processes import marked, wait_until
+from tests.bench.distant_s3 import DistantS3
 
 _STARTED: Final = 30.0  # seconds
 DESTINATION: Final = "BENCH-STORE"  # AE title of the storescp that C-MOVE sends to
@@ -30,8 +31,7 @@ class Surroundings:
     """What every contender is given."""
 
     folder: Path  # on a real disk; each contender gets a folder below it
-    s3_url: str
-    create_bucket: Callable[[str], None]
+    s3: DistantS3
     destination_port: int  # where the storescp listens
 
 
@@ -60,7 +60,7 @@ class Contender:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         if recipe.uses_s3:
-            surroundings.create_bucket(self.bucket)
+            surroundings.s3.create_bucket(self.bucket)
         settings = merged(
             recipe.settings(surroundings, self.folder, self.bucket),
             {"DicomModalities": {"bench": [DESTINATION, "127.0.0.1", surroundings.destination_port]}},
@@ -151,15 +151,17 @@ def _plain(_surroundings: Surroundings, folder: Path, _bucket: str) -> dict[str,
 
 
 def _samples(surroundings: Surroundings, folder: Path, bucket: str) -> dict[str, Any]:
-    plugins = configuration(folder, surroundings.s3_url, 0, 0)["Plugins"]
+    plugins = configuration(folder, surroundings.s3.url, 0, 0)["Plugins"]
     changes = {"DicomServerEnabled": False, "Plugins": plugins, "PythonScript": str(_SAMPLES)}
     return merged(_plain(surroundings, folder, bucket), changes)
 
 
 def _samples_environment(surroundings: Surroundings, bucket: str) -> dict[str, str]:
     return {
-        "BENCH_S3_ENDPOINT": surroundings.s3_url,
+        "BENCH_S3_ENDPOINT": surroundings.s3.url,
         "BENCH_S3_BUCKET": bucket,
+        "AWS_ACCESS_KEY_ID": surroundings.s3.access_key,
+        "AWS_SECRET_ACCESS_KEY": surroundings.s3.secret_key,
         "BENCH_PACKAGES": sysconfig.get_path("purelib"),
     }
 
@@ -170,8 +172,14 @@ def _nodelay(_surroundings: Surroundings, _bucket: str) -> dict[str, str]:
 
 def _isen(durability: str) -> Callable[[Surroundings, Path, str], dict[str, Any]]:
     def settings(surroundings: Surroundings, folder: Path, bucket: str) -> dict[str, Any]:
-        base = configuration(folder, surroundings.s3_url, free_port(), free_port())
-        storage = {"BucketName": bucket, "CreateBucket": False, "Durability": durability}
+        base = configuration(folder, surroundings.s3.url, free_port(), free_port())
+        storage = {
+            "BucketName": bucket,
+            "CreateBucket": False,
+            "AccessKey": surroundings.s3.access_key,
+            "SecretKey": surroundings.s3.secret_key,
+            "Durability": durability,
+        }
         return merged(base, {"Isen": {"Storage": storage, "Dicom": {"MaximumAssociations": 600}}})
 
     return settings

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+CONTROL: Final = "/-/distance"  # `GET /-/distance?latency=…&bandwidth=…` (seconds, bytes per second)
 _LONGEST_HEAD: Final = 65536  # bytes
 _BLOCK: Final = 1 << 20  # bytes handed to a transport at a time
 
@@ -26,15 +27,22 @@ class Distance:
     bandwidth: float = 0.0  # bytes per second in each direction, shared by all connections; 0: no limit
     _link_free: dict[str, float] = field(default_factory=dict)
 
+    def link(self, now: float, direction: str, size: int) -> float:
+        """Seconds until `size` bytes have passed a link that others use as well."""
+        if not self.bandwidth:
+            return 0.0
+        end = self._link_free[direction] = max(now, self._link_free.get(direction, now)) + size / self.bandwidth
+        return end - now
+
     def delay(self, now: float, received: int, sent: int) -> float:
-        """Seconds to hold back an answer: latency, and the time its bytes need on a link that others use as well."""
-        ends = [now]
-        if self.bandwidth:
-            for direction, size in (("up", received), ("down", sent)):
-                end = max(now, self._link_free.get(direction, now)) + size / self.bandwidth
-                self._link_free[direction] = end
-                ends.append(end)
-        return max(ends) - now + self.latency
+        """Seconds to hold back an answer whose request has been received as fast as it came."""
+        return max(self.link(now, "up", received), self.link(now, "down", sent)) + self.latency
+
+    def change(self, target: str) -> None:
+        """Take latency and bandwidth from the query of a request to `CONTROL`."""
+        query = dict(parse_qsl(urlsplit(target).query))
+        self.latency = float(query.get("latency", 0))
+        self.bandwidth = float(query.get("bandwidth", 0))
 
 
 @dataclass
@@ -42,6 +50,7 @@ class Request:
     """A request whose body has arrived."""
 
     method: str
+    target: str
     path: str  # decoded
     query: dict[str, str]
     headers: dict[str, str]  # names in lower case
@@ -105,7 +114,7 @@ class Connection(asyncio.BufferedProtocol):
         url = urlsplit(target)
         body = bytearray(int(headers.get("content-length", 0)))
         query = dict(parse_qsl(url.query, keep_blank_values=True))
-        self._request = Request(method, unquote(url.path), query, headers, body)
+        self._request = Request(method, target, unquote(url.path), query, headers, body)
         early = self._filled - end - 4
         taken = min(early, len(body))
         body[:taken] = self._head[end + 4 : end + 4 + taken]
@@ -123,6 +132,9 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.pause_reading()
         if "transfer-encoding" in request.headers:
             answer = Answer(HTTPStatus.LENGTH_REQUIRED)
+        elif request.path == CONTROL:
+            self._distance.change(request.target)
+            answer = Answer(HTTPStatus.OK)
         else:
             answer = self._handler(request)
         delay = self._distance.delay(self._loop.time(), len(request.body), len(answer.body))

@@ -16,7 +16,7 @@ from rich.console import Console
 from tests.bench import gil
 from tests.bench.contenders import DESTINATION, RECIPES, Contender, Surroundings
 from tests.bench.destination import Destination
-from tests.bench.distant_s3 import DistantS3
+from tests.bench.distant_s3 import SERVERS
 from tests.bench.images import Studies
 from tests.bench.table import Bench, Form, Result, Work
 
@@ -24,7 +24,7 @@ _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a tmpfs where there is one
 
 
 @contextlib.contextmanager
-def surroundings(form: Form, console: Console) -> Iterator[Bench]:
+def surroundings(form: Form, server: str, console: Console) -> Iterator[Bench]:
     """S3, the destination of C-MOVE, folders and the place of the GIL; all of it is gone afterwards."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
@@ -32,7 +32,7 @@ def surroundings(form: Form, console: Console) -> Iterator[Bench]:
         images = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=_MEMORY if in_memory else None))
         )
-        s3 = DistantS3(folder / "s3.log")
+        s3 = SERVERS[server](folder)
         stack.callback(s3.stop)
         destination = Destination(DESTINATION, folder)
         stack.callback(destination.stop)
@@ -41,7 +41,7 @@ def surroundings(form: Form, console: Console) -> Iterator[Bench]:
         except gil.GilNotFound as error:
             console.print(f"[yellow]GIL not watched: its place in {error} is unknown")
             place, truths = None, []
-        around = Surroundings(folder, s3.url, s3.create_bucket, destination.port)
+        around = Surroundings(folder, s3, destination.port)
         yield Bench(form, Studies(images), s3, around, destination, place, truths, stack)
 
 

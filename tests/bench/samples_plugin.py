@@ -1,8 +1,8 @@
 """What the documentation of Orthanc's Python plugin shows, put together by us: a contender, not a part of Isen.
 
 Runs inside Orthanc's interpreter: pynetdicom's server in place of Orthanc's, storage callbacks that call boto3. The
-process's environment names the bucket (BENCH_S3_ENDPOINT, BENCH_S3_BUCKET) and where the two packages are
-(BENCH_PACKAGES).
+process's environment names the bucket (BENCH_S3_ENDPOINT, BENCH_S3_BUCKET), its credentials and where the two packages
+are (BENCH_PACKAGES).
 """
 
 import json
@@ -24,11 +24,9 @@ _S3 = boto3.client(
     "s3",
     endpoint_url=os.environ["BENCH_S3_ENDPOINT"],
     region_name="us-east-1",
-    aws_access_key_id="isen",
-    aws_secret_access_key="made-up-and-not-verified",
     config=Config(s3={"addressing_style": "path"}, max_pool_connections=50),
 )
-_servers: list[ThreadedAssociationServer] = []
+_servers: list[ThreadedAssociationServer | None] = []
 
 
 def _create(uuid: str, content_type: int, data: bytes) -> None:
@@ -62,7 +60,8 @@ def _on_change(change: int, _level: int, _resource: str) -> None:
         _servers.append(entity.start_server(("", port), block=False, evt_handlers=[(evt.EVT_C_STORE, _store)]))
     elif change == orthanc.ChangeType.ORTHANC_STOPPED:
         for server in _servers:
-            server.shutdown()
+            if server is not None:
+                server.shutdown()
 
 
 orthanc.RegisterStorageArea(_create, _read, _remove)

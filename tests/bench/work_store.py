@@ -87,7 +87,7 @@ def _store(bench: Bench, contender: Contender, load: _Load) -> list[Sample]:
     total = images * load.senders
     studies = [bench.studies.write(load.size, images) for _ in range(load.senders)]
     before = contender.instances()
-    processes = contender.processes() | {bench.s3.pid: "(S3)"}
+    processes = contender.processes() | bench.s3.pids
     try:
         with Watcher(contender.orthanc.url, processes, contender.pending, _ASKING) as watcher:
             elapsed = send(
