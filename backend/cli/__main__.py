@@ -1,6 +1,7 @@
 """`isen`, the command line.
 
-Exit codes: 0 all is well, 1 a check failed or something does not work, 78 the configuration is wrong (EX_CONFIG).
+Exit codes: 0 all is well, 1 a check failed or something does not work, 2 a tool could not do its work, 78 the
+configuration is wrong (EX_CONFIG).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from backend.cli import maintenance
 from backend.cli import status as running
 from backend.cli.check import Report, run_checks
 from backend.cli.outcome import Verdict
@@ -80,6 +82,9 @@ def status(
             table.add_row(mark, escape(line.name), escape(line.value))
         Console().print(table)
     raise typer.Exit(FAILED if any(line.healthy is False for line in lines) else 0)
+
+
+maintenance.register(app)
 
 
 def _print_json(report: Report) -> None:

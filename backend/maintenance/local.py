@@ -1,0 +1,94 @@
+"""What spool and cache of this machine hold of an attachment; only looks, and follows files that move meanwhile."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import file_digest, md5
+from pathlib import Path
+from typing import Any, Final
+
+from backend.atomic_file import read_digest
+from backend.cache import cache_path
+
+
+class Place(StrEnum):
+    """Where a file of an attachment lies."""
+
+    PENDING = "pending"  # owed to the bucket
+    INCOMING = "incoming"  # being stored
+    QUARANTINE = "quarantine"  # damaged before its upload
+    TOMBSTONE = "tombstones"  # removed by Orthanc; no bytes
+    CACHE = "cache"
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """One file of an attachment on this machine."""
+
+    place: Place
+    path: Path
+    size: int  # bytes
+    age: float  # seconds since it was written, read or removed
+    digest: bytes | None  # the SHA-256 attached to it
+
+
+class FoldersUnreadable(Exception):
+    """The spool cannot be looked into; without it nothing can be said about what is missing."""
+
+
+_SPOOLED: Final = (Place.TOMBSTONE, Place.INCOMING, Place.PENDING, Place.QUARANTINE)
+
+
+class LocalFiles:
+    """The spool and the cache of one Orthanc. Thread-safe."""
+
+    def __init__(self, spool: Path, cache: Path) -> None:
+        """Looks into the folders once.
+
+        Raises:
+            FoldersUnreadable: they are not here, or not for this user.
+        """
+        self._spool = spool
+        self._cache = cache
+        for folder in (spool / place for place in _SPOOLED):
+            try:
+                os.listdir(folder)
+            except OSError as error:
+                raise FoldersUnreadable(
+                    f"{folder}: {error.strerror}; run this on the machine with Orthanc's spool, as Orthanc's user"
+                ) from None
+
+    def all(self, name: str) -> list[LocalFile]:
+        """Every file of this attachment."""
+        return [file for place in Place if (file := self.find(name, place)) is not None]
+
+    def find(self, name: str, place: Place) -> LocalFile | None:
+        """The file in this place, or None."""
+        path = cache_path(self._cache, name) if place is Place.CACHE else self._spool / place / name
+        try:
+            status = path.stat()
+            digest = read_digest(path)
+        except FileNotFoundError:
+            return None
+        return LocalFile(place, path, status.st_size, max(0.0, time.time() - status.st_mtime), digest)
+
+    def has(self, name: str, *places: Place) -> bool:
+        """Whether one of these places has the attachment."""
+        return any(self.find(name, place) for place in places)
+
+
+def is_copy(content: Any, size: int, expected_md5: str, digest: bytes | None) -> bool:
+    """Whether an open file holds these bytes: of this size, MD5 and SHA-256, as far as they are known.
+
+    With neither of the two digests known nothing is proved, and the answer is no.
+    """
+    if os.fstat(content.fileno()).st_size != size or (not expected_md5 and digest is None):
+        return False
+    content.seek(0)
+    if expected_md5 and file_digest(content, lambda: md5(usedforsecurity=False)).hexdigest() != expected_md5:
+        return False
+    content.seek(0)
+    return digest is None or file_digest(content, "sha256").digest() == digest

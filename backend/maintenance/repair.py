@@ -1,0 +1,209 @@
+"""`isen repair`: what to do about each finding of a verification, and doing it: add first, delete last.
+
+Nothing is changed but in the bucket, and in Orthanc by posting images to it. Every step is safe to repeat, so a
+repair that was interrupted is simply run again. An object is deleted only when all of this holds: its attachment was
+not in the index during verification nor in a second reading just before; it is older than the grace period; it is
+not in the spool; and it is no image, or one that Orthanc has in the bucket under another name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import file_digest
+from io import BufferedReader
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from backend.atomic_file import read_digest
+from backend.maintenance.catalogue import Catalogue
+from backend.maintenance.findings import Action, Deed, Finding, Kind
+from backend.maintenance.local import Place, is_copy
+from backend.maintenance.orphans import Nature, look_at
+from backend.maintenance.patience import patiently
+from backend.maintenance.rest import OrthancRefused
+from backend.maintenance.set_up import Archive
+from backend.maintenance.verification import Progress
+from backend.transfer.object_store.errors import ObjectStoreError
+from backend.transfer.object_store.protocols import UnfinishedUpload
+
+DONE: Final = "done"
+_BATCH: Final = 64  # findings looked at before their actions are kept
+_COPIES: Final = (Place.PENDING, Place.CACHE, Place.QUARANTINE)
+
+
+@dataclass(frozen=True)
+class RepairOptions:
+    """What may be done."""
+
+    adopt: bool = False  # post images that Orthanc does not know to it
+    delete_unknown: bool = False  # delete objects of which nobody can tell whether they are needed
+    maximum_share: float = 0.1  # of all objects that may be deleted; more points to the wrong Orthanc or bucket
+    parallel: int = 4
+
+
+class TooManyDeletions(Exception):
+    """More would be deleted than is plausible; nothing was."""
+
+
+class Repair:
+    """Plans and carries out; for one thread."""
+
+    def __init__(
+        self, archive: Archive, catalogue: Catalogue, options: RepairOptions, on_progress: Callable[[Progress], None]
+    ) -> None:
+        """`catalogue` holds the findings of a verification and takes the actions."""
+        self._archive = archive
+        self._catalogue = catalogue
+        self._options = options
+        self._on_progress = on_progress
+
+    def plan(self) -> None:
+        """Decide what to do about each finding; changes nothing.
+
+        Raises:
+            OrthancUnavailable, ObjectStoreError: it cannot be told.
+        """
+        self._for_each(self._decide, self._catalogue.findings(), "Looking at the findings")
+
+    def apply(self, objects: int) -> None:
+        """Do what was planned. `objects` is how many the bucket has.
+
+        Raises:
+            TooManyDeletions: all but the deletions was done.
+            OrthancUnavailable, ObjectStoreError: it could not be finished.
+        """
+        self._carry_out(Deed.UPLOAD, self._upload)
+        self._carry_out(Deed.ADOPT, self._adopt)
+        self._carry_out(Deed.ABORT, self._abort)
+        doomed = {action.finding.name for action in self._catalogue.actions(Deed.DELETE)}
+        if not doomed:
+            return
+        if len(doomed) > self._options.maximum_share * objects:
+            raise TooManyDeletions(
+                f"{len(doomed)} of {objects} objects would be deleted, more than {self._options.maximum_share:.0%}, so "
+                "none was; if this is the Orthanc and the bucket you mean, say --maximum-share 100"
+            )
+        referenced = self._referenced(doomed)
+        self._carry_out(Deed.DELETE, partial(self._delete, referenced))
+
+    def _decide(self, finding: Finding) -> Action:
+        if finding.kind is Kind.STALE_UPLOAD:
+            return Action(finding, Deed.ABORT, "it frees the space of its parts")
+        if finding.kind is Kind.ORPHANED:
+            return self._decide_orphan(finding)
+        for path in self._copies(finding):
+            return Action(finding, Deed.UPLOAD, f"{path} has the right bytes")
+        return Action(finding, Deed.NOTHING, "this machine has no good copy; send the image again or restore a backup")
+
+    def _decide_orphan(self, finding: Finding) -> Action:
+        orphan = look_at(self._archive, finding)
+        if orphan.nature in (Nature.DERIVED, Nature.DUPLICATE):
+            return Action(finding, Deed.DELETE, orphan.reason)
+        if orphan.nature is Nature.UNKNOWN_INSTANCE and self._options.adopt:
+            return Action(finding, Deed.ADOPT, orphan.reason)
+        if orphan.nature in (Nature.UNKNOWN_INSTANCE, Nature.UNREADABLE):
+            if self._options.delete_unknown:
+                return Action(finding, Deed.DELETE, orphan.reason)
+            remedy = "--delete-unknown deletes it"
+            if orphan.nature is Nature.UNKNOWN_INSTANCE:
+                remedy = f"--adopt brings it into Orthanc, {remedy}"
+            return Action(finding, Deed.NOTHING, f"{orphan.reason}; {remedy}")
+        return Action(finding, Deed.NOTHING, orphan.reason)
+
+    def _upload(self, action: Action) -> str:
+        finding = action.finding
+        refers = partial(self._archive.index.refers_to, finding.name, finding.path)
+        for path in self._copies(finding):
+            with path.open("rb") as content:
+                digest = file_digest(content, "sha256").digest()
+                if not _is_good(content, finding):
+                    continue
+                if not refers():
+                    return "Orthanc has removed it meanwhile"
+                patiently(partial(self._archive.store.put, finding.key, content, finding.size, digest))
+            if not refers():  # its removal may have come before our upload
+                patiently(partial(self._archive.store.delete, finding.key))
+                return "Orthanc has removed it meanwhile"
+            return DONE
+        return "the copy is gone"
+
+    def _adopt(self, action: Action) -> str:
+        orphan = look_at(self._archive, action.finding)
+        if orphan.dicom is None:
+            return DONE if orphan.nature in (Nature.DUPLICATE, Nature.ONLY_COPY) else orphan.reason
+        status = str(self._archive.index.post_instance(orphan.dicom)["Status"])
+        return DONE if status in ("Success", "AlreadyStored") else f"Orthanc answered {status}"
+
+    def _abort(self, action: Action) -> str:
+        upload = UnfinishedUpload(action.finding.key, action.finding.upload_id, 0.0)
+        patiently(partial(self._archive.store.abort_upload, upload))
+        return DONE
+
+    def _delete(self, referenced: set[str], action: Action) -> str:
+        finding = action.finding
+        if finding.name in referenced:
+            return "Orthanc refers to it after all"
+        if self._archive.local.has(finding.name, Place.PENDING, Place.INCOMING):
+            return "it is in the spool"
+        decided = self._decide_orphan(finding)
+        if decided.deed is not Deed.DELETE:
+            return decided.reason
+        patiently(partial(self._archive.store.delete, finding.key))
+        return DONE
+
+    def _referenced(self, names: set[str]) -> set[str]:
+        """Those of the names that the index holds after all, from a second reading."""
+        found: set[str] = set()
+        total, done = self._archive.index.count(), 0
+        for resources, attachments in self._archive.index.attachments():
+            found.update(names.intersection(attachment.name for attachment in attachments))
+            done += resources
+            self._on_progress(Progress("Reading the index again", done, max(total, done)))
+        return found
+
+    def _copies(self, finding: Finding) -> Iterator[Path]:
+        """Files of this machine with the bytes that the index says."""
+        for place in _COPIES:
+            file = self._archive.local.find(finding.name, place)
+            if file is not None:
+                try:
+                    with file.path.open("rb") as content:
+                        if _is_good(content, finding):
+                            yield file.path
+                except FileNotFoundError:
+                    continue  # evicted meanwhile
+
+    def _carry_out(self, deed: Deed, do: Callable[[Action], str]) -> None:
+        def attempt(action: Action) -> Action:
+            try:
+                return replace(action, outcome=do(action))
+            except FileNotFoundError:
+                return replace(action, outcome="the copy is gone")
+            except OrthancRefused as error:
+                return replace(action, outcome=str(error))
+            except ObjectStoreError as error:
+                if error.concerns_all:
+                    raise
+                return replace(action, outcome=str(error))
+
+        self._for_each(attempt, self._catalogue.actions(deed), f"Repairing: {deed}")
+
+    def _for_each(self, make: Callable[..., Action], subjects: Iterator[Finding] | Iterator[Action], step: str) -> None:
+        """Make an action of each, in parallel, and keep it; at most a batch is in memory."""
+        done = 0
+        with ThreadPoolExecutor(self._options.parallel, thread_name_prefix="repair") as pool:
+            while batch := list(islice(subjects, _BATCH)):
+                for action in pool.map(make, batch):
+                    self._catalogue.plan(action)
+                done += len(batch)
+                self._on_progress(Progress(step, done, 0))
+
+
+def _is_good(content: BufferedReader, finding: Finding) -> bool:
+    """Whether the file has the bytes of the index. In quarantine the digest attached to it counts for nothing."""
+    digest = read_digest(content.fileno()) if finding.kind is not Kind.QUARANTINED else None
+    return is_copy(content, finding.size, finding.md5, digest)
