@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableSequence
-from typing import Final
+from typing import Any, Final
 
 from pydicom.charset import convert_encodings, decode_bytes, encode_string
 from pydicom.dataset import Dataset
@@ -67,10 +67,10 @@ def _can_hold(terms: tuple[str, ...], texts: list[str]) -> bool:
 
 
 def _texts(dataset: Dataset) -> Iterator[str]:
-    for element in dataset:
+    for element in dataset.values():
+        value: Any = element.value
         if element.VR == "SQ":
-            for item in element.value:
+            for item in value or ():
                 yield from _texts(item)
-        elif element.VR in CHARACTER_SET_VRS and element.value:
-            is_list = isinstance(element.value, MutableSequence)
-            yield from map(str, element.value if is_list else [element.value])
+        elif element.VR in CHARACTER_SET_VRS and value:
+            yield from map(str, value if isinstance(value, MutableSequence) else [value])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -50,8 +50,8 @@ def matching_entities(
         adders.append((plan.matches_computed, lambda found: _add_computed(client, plan, found)))
     if with_files and plan.in_files:
         adders.append((plan.matches_files, lambda found: _add_from_files(client, plan, found)))
-    for batch in _batches(candidates):
-        found = [(entity, dict(entity.attributes)) for entity in reader.read(batch)]
+    for entities in _ahead(reader.read, _batches(candidates)):
+        found = [(entity, dict(entity.attributes)) for entity in entities]
         for decides, add in adders:
             if decides:
                 add(found)
@@ -77,6 +77,22 @@ def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
         yield ids[start : start + size]
         start += size
         size = min(2 * size, LARGEST_BATCH)
+
+
+def _ahead(
+    read: Callable[[Sequence[str]], list[Entity]], batches: Iterator[Sequence[str]]
+) -> Generator[list[Entity], None, None]:
+    """What `read` returns for each batch; the next one is read while the one before is answered."""
+    batch = next(batches, None)
+    if batch is None:
+        return
+    entities = read(batch)
+    with ThreadPoolExecutor(1, "find-ahead") as thread:
+        for following in batches:
+            future = thread.submit(read, following)
+            yield entities
+            entities = future.result()
+    yield entities
 
 
 def _first_of_each(found: list[Found], level: Level, answered: set[str]) -> list[Found]:

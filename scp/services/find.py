@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import Final
 
 from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from config.settings import DicomSettings
@@ -27,9 +28,10 @@ from scp.matching import Candidate, Matcher, MatchingOptions, compile_identifier
 from scp.matching.candidate import Undecodable
 from scp.orthanc_client import OrthancClient, OrthancError
 from scp.query.character_set import python_encoding, set_character_set
+from scp.query.encoding import encode_plain
 from scp.query.main_dicom_tags import MainDicomTags, main_dicom_tags
-from scp.query.model import ROOTS, UNIQUE_KEYS, Level, Root, root_of
-from scp.query.plan import plan_query, without_ignored_keys
+from scp.query.model import QUERY_RETRIEVE_LEVEL, ROOTS, UNIQUE_KEYS, Level, Root, root_of
+from scp.query.plan import RETRIEVE_AE_TITLE, plan_query, without_ignored_keys
 from scp.query.search import find_candidates, matching_entities
 from scp.request import Request, Service
 from scp.statuses import (
@@ -115,10 +117,13 @@ class Answers:
 
     def __init__(self, request: Request, root: Root, level: Level, matcher: Matcher, settings: DicomSettings) -> None:
         self._request = request
-        self._level = level
         self._matcher = matcher
         self._settings = settings
         self._unique_keys = [UNIQUE_KEYS[above] for above in Level if root.top <= above <= level]
+        self._constant = (
+            DataElement(QUERY_RETRIEVE_LEVEL, "CS", level.name),
+            DataElement(RETRIEVE_AE_TITLE, "AE", settings.ae_title),
+        )
         self.count = 0
 
     def send(self, match: Candidate) -> None:
@@ -127,10 +132,12 @@ class Answers:
             if tag not in answer:
                 values = match.attributes[tag].values if tag in match.attributes else ()
                 answer.add_new(tag, dictionary_VR(tag), values[0] if values else None)
-        answer.QueryRetrieveLevel = self._level.name
-        answer.RetrieveAETitle = self._settings.ae_title
+        for element in self._constant:
+            answer[element.tag] = element
         set_character_set(answer, self._settings.default_encoding)
-        self._request.respond(PENDING if self._matcher.supports(match) else PENDING_WARNING, answer)
+        status = PENDING if self._matcher.supports(match) else PENDING_WARNING
+        encoded = encode_plain(answer, self._request.context.transfer_syntax)
+        self._request.respond(status, answer if encoded is None else encoded)
         self.count += 1
 
 

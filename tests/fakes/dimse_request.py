@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Final
 
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
@@ -66,6 +67,10 @@ class RecordedRequest:
         return self.keys
 
     def respond(self, status: int, identifier: Dataset | bytes | None = None, **fields: object) -> None:
+        if isinstance(identifier, bytes):  # encoded by the service
+            syntax = UID(self.transfer_syntax)
+            file = io.BytesIO(identifier)
+            identifier = read_dataset(file, syntax.is_implicit_VR, syntax.is_little_endian)
         self.responses.append(Response(status, identifier, fields))
         self.on_respond(self)
 

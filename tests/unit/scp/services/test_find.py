@@ -336,5 +336,5 @@ def test_memory_and_requests_do_not_grow_with_the_answers() -> None:
     request = RecordedRequest(None, STUDY_ROOT, keys=identifier, on_respond=note)
     FindService(DicomSettings(), orthanc).serve(request)
     assert request.statuses == [*[PENDING] * 300, SUCCESS]
-    assert described[0] == 50
+    assert described[0] <= 50 + 100, "the first batch, and the next one ahead of time"
     assert len([asked for asked in orthanc.requests if asked[0] == "resources"]) == 3
