@@ -68,15 +68,18 @@ def write_all(descriptor: int, content: bytes) -> None:
 
 def read_all(descriptor: int) -> bytes:
     """The whole file, in one allocation."""
-    size = os.fstat(descriptor).st_size
+    return read_part(descriptor, 0, os.fstat(descriptor).st_size)
+
+
+def read_part(descriptor: int, start: int, end: int) -> bytes:
+    """The bytes `start` to `end`, exclusive, or fewer if the file ends before, in one allocation."""
     chunks = []
-    offset = 0
-    while offset < size:
-        chunk = os.pread(descriptor, size - offset, offset)
+    while start < end:
+        chunk = os.pread(descriptor, end - start, start)
         if not chunk:
             break
         chunks.append(chunk)
-        offset += len(chunk)
+        start += len(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

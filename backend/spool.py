@@ -108,14 +108,16 @@ class Spool:
         """Bytes that are in the spool at most."""
         return self._accepted - self._released
 
-    def accept(self, name: str, content: bytes) -> None:
+    def accept(self, name: str, content: bytes, digest: bytes | None = None) -> None:
         """Store `content` so that it survives a power cut, then return. Constant time.
+
+        `digest` is its SHA-256 if it is known already.
 
         Raises:
             SpoolFull: nothing was written.
             OSError: the disk failed; nothing is pending under this name.
         """
-        self.stage(name, content, durable=True)
+        self.stage(name, content, digest, durable=True)
         try:
             os.rename(self._incoming / name, self._pending / name)
             self._pending_sync.sync()
@@ -124,7 +126,7 @@ class Spool:
             self.discard(name, len(content))
             raise
 
-    def stage(self, name: str, content: bytes, *, durable: bool = False) -> None:
+    def stage(self, name: str, content: bytes, digest: bytes | None = None, *, durable: bool = False) -> None:
         """Write `content` to `incoming`, where a restart drops it. Constant time.
 
         Raises:
@@ -133,7 +135,7 @@ class Spool:
         """
         self._reserve(len(content))
         try:
-            write_new(self._incoming / name, content, sha256(content).digest(), durable=durable)
+            write_new(self._incoming / name, content, digest or sha256(content).digest(), durable=durable)
         except BaseException:
             self._give_back(len(content))
             raise

@@ -1,4 +1,8 @@
-"""Attachments as Orthanc sees them: create, read, remove, over spool, cache and transfer process."""
+"""Attachments as Orthanc sees them: create, read, remove, over spool, cache and transfer process.
+
+A read looks for a file, here or fetched, and takes from it what was asked for: `Extract`. Bytes of a damaged file are
+never served.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from backend.atomic_file import read_all, read_digest
+from backend.atomic_file import read_all, read_digest, read_part
 from backend.cache import cache_path, open_cached
+from backend.custom_data import CustomData
 from backend.plugin.transfer_client import TransferClient, TransferError
 from backend.spool import Spool
 
 FETCH_TIMEOUT: Final = 120.0  # seconds for a whole object; the transfer process gives up earlier when S3 is away
+_WORTH_THE_WHOLE: Final = 4  # once a quarter of an object has been fetched in ranges, it is fetched whole and cached
+_KNOWN_RANGES: Final = 1000  # objects
+
+Extract = Callable[[int], bytes | None]  # descriptor → the bytes wanted, or None if the file is damaged
 
 
 class CorruptedAttachment(Exception):
@@ -32,20 +41,22 @@ class Attachments:
         self._transfer = transfer
         self._log_error = log_error
         self._counts = threading.Lock()
-        self.counters = {"reads_spool": 0, "reads_cache": 0, "reads_s3": 0, "creates": 0, "removes": 0, "corrupted": 0}
+        self._fetched_in_ranges: dict[str, int] = {}  # name → bytes, the most recent last
+        names = ("reads_spool", "reads_cache", "reads_s3", "reads_range", "creates", "removes", "corrupted")
+        self.counters = dict.fromkeys(names, 0)
 
-    def create_in_spool(self, name: str, content: bytes) -> None:
-        """Durability "Spool": durable on the local disk when this returns.
+    def create_in_spool(self, name: str, content: bytes, digest: bytes | None = None) -> None:
+        """Durability "Spool": durable on the local disk when this returns. `digest` is the SHA-256 if it is known.
 
         Raises:
             SpoolFull: nothing was stored.
             OSError: the disk failed; nothing was stored.
         """
-        self._spool.accept(name, content)
+        self._spool.accept(name, content, digest)
         self._transfer.wake()
         self._count("creates")
 
-    def create_in_object_store(self, name: str, content: bytes, timeout: float) -> None:
+    def create_in_object_store(self, name: str, content: bytes, timeout: float, digest: bytes | None = None) -> None:
         """Durability "ObjectStore": S3 has confirmed it when this returns.
 
         Raises:
@@ -53,7 +64,7 @@ class Attachments:
             TransferError: S3 has not confirmed it within `timeout` seconds. Should it arrive later all the same, the
                 tombstone left here has it deleted.
         """
-        self._spool.stage(name, content)
+        self._spool.stage(name, content, digest)
         try:
             self._transfer.upload(name, timeout)
         except BaseException:
@@ -64,19 +75,54 @@ class Attachments:
         self._spool.confirmed(len(content))
         self._count("creates")
 
-    def read(self, name: str) -> bytes:
-        """The whole attachment, verified against its SHA-256 where it is known.
+    def read(self, name: str, known: CustomData | None = None) -> bytes:
+        """The whole attachment, verified against `known`, or else against its SHA-256 where its file has one.
 
         Raises:
             TransferError: it is not here and could not be fetched; `kind` says why.
             CorruptedAttachment: the only copy is damaged.
         """
-        content = self._read_spool(name)
-        if content is None:
-            content = self._read_cache(name)
-        if content is None:
-            content = self._read_object(name)
-        return content
+
+        def whole(descriptor: int) -> bytes | None:
+            content = read_all(descriptor)
+            digest = known.digest if known else read_digest(descriptor)
+            return content if digest is None or sha256(content).digest() == digest else None
+
+        content = self._read_local(name, whole)
+        return self._read_object(name, whole) if content is None else content
+
+    def read_range(self, name: str, start: int, end: int, known: CustomData | None) -> bytes:
+        """The bytes `start` to `end`, exclusive, verified; fewer if the attachment ends before.
+
+        With digests of its chunks (`known`) only the chunks around the range are read, and if no more than a quarter of
+        an object has been asked for, only they are fetched. Otherwise the whole is read, or fetched into the cache.
+
+        Raises:
+            TransferError, CorruptedAttachment: as `read`.
+        """
+        if known is None or not known.chunk_digests or end - start >= known.size:
+            return self.read(name, known)[start:end]
+        first, last = known.chunks_around(start, end)
+
+        def part(descriptor: int) -> bytes | None:
+            return chunks(descriptor, first, last)
+
+        def chunks(descriptor: int, from_byte: int, to_byte: int) -> bytes | None:
+            content = read_part(descriptor, from_byte, to_byte)
+            if len(content) != last - first or not known.are_chunks(first, content):
+                return None
+            return content[start - first : end - first]
+
+        content = self._read_local(name, part)
+        if content is None and self._is_worth_a_range(name, last - first, known.size):
+            descriptor = self._transfer.fetch_range(name, first, last, FETCH_TIMEOUT)
+            content = _extracted(descriptor, lambda file: chunks(file, 0, last - first))
+            if content is None:
+                self._count("corrupted")
+                self._log_error(f"range_corrupted name={name} start={first} end={last} action=fetch_whole")
+            else:
+                self._count("reads_range")
+        return self._read_object(name, part) if content is None else content
 
     def remove(self, name: str) -> None:
         """Orthanc no longer refers to it: durable when this returns; the object goes later.
@@ -88,22 +134,26 @@ class Attachments:
         self._transfer.wake()
         self._count("removes")
 
-    def _read_spool(self, name: str) -> bytes | None:
+    def _read_local(self, name: str, extract: Extract) -> bytes | None:
+        content = self._read_spool(name, extract)
+        return self._read_cache(name, extract) if content is None else content
+
+    def _read_spool(self, name: str, extract: Extract) -> bytes | None:
         descriptor = self._spool.open(name)
         if descriptor is None:
             return None
-        content = self._verified(descriptor)
+        content = _extracted(descriptor, extract)
         if content is None:
             self._count("corrupted")
             raise CorruptedAttachment(f"the spool's copy of {name} is damaged and S3 has no other")
         self._count("reads_spool")
         return content
 
-    def _read_cache(self, name: str) -> bytes | None:
+    def _read_cache(self, name: str, extract: Extract) -> bytes | None:
         descriptor = open_cached(self._cache, name)
         if descriptor is None:
             return None
-        content = self._verified(descriptor)
+        content = _extracted(descriptor, extract)
         if content is None:
             self._count("corrupted")
             self._log_error(f"cache_corrupted name={name} action=fetch_again")
@@ -112,30 +162,37 @@ class Attachments:
         self._count("reads_cache")
         return content
 
-    def _read_object(self, name: str) -> bytes:
-        descriptor = self._transfer.fetch(name, FETCH_TIMEOUT)
-        content = self._verified(descriptor)
+    def _read_object(self, name: str, extract: Extract) -> bytes:
+        content = _extracted(self._transfer.fetch(name, FETCH_TIMEOUT), extract)
         if content is None:
             self._count("corrupted")
-            raise CorruptedAttachment(f"the fetched copy of {name} is damaged: check the disk of CacheDirectory")
+            raise CorruptedAttachment(
+                f"the fetched copy of {name} is not what was stored: check the disk of CacheDirectory, then the object"
+            )
         self._count("reads_s3")
         return content
 
-    @staticmethod
-    def _verified(descriptor: int) -> bytes | None:
-        """Read, check and close; None if the bytes do not have the digest."""
-        try:
-            content = read_all(descriptor)
-            digest = read_digest(descriptor)
-        finally:
-            os.close(descriptor)
-        if digest is not None and sha256(content).digest() != digest:
-            return None
-        return content
+    def _is_worth_a_range(self, name: str, length: int, size: int) -> bool:
+        """Whether so little of the object has been asked for, these `length` bytes included, that the rest may stay."""
+        with self._counts:
+            total = self._fetched_in_ranges.pop(name, 0) + length
+            if total * _WORTH_THE_WHOLE > size:
+                return False
+            self._fetched_in_ranges[name] = total
+            if len(self._fetched_in_ranges) > _KNOWN_RANGES:
+                del self._fetched_in_ranges[next(iter(self._fetched_in_ranges))]
+            return True
 
     def _count(self, counter: str) -> None:
         with self._counts:
             self.counters[counter] += 1
+
+
+def _extracted(descriptor: int, extract: Extract) -> bytes | None:
+    try:
+        return extract(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 __all__ = ["FETCH_TIMEOUT", "Attachments", "CorruptedAttachment", "TransferError"]

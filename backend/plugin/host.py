@@ -12,6 +12,7 @@ import math
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,8 +23,10 @@ from backend.plugin.children import Child, ChildSpec
 from backend.plugin.configuration import ConfigurationRefused, child_environment, interpreter, resolve
 from backend.plugin.status import TRANSFER, Status
 from backend.plugin.storage_area import StorageArea
+from backend.plugin.storage_area3 import StorageArea3
 from backend.plugin.supervisor import CannotStart, Supervisor
 from backend.plugin.transfer_client import TransferClient
+from backend.plugin.worklist_routes import WorklistRoutes
 from backend.spool import Spool, SpoolInUse
 
 _LOCK_PATIENCE: Final = 10.0  # seconds; the transfer process of a killed Orthanc lets go of the spool within one
@@ -31,6 +34,7 @@ _WORKER_PATIENCE: Final = 5.0  # seconds for running associations when Orthanc s
 _TRANSFER_PATIENCE: Final = 4.0
 _METRICS_INTERVAL: Final = 5.0
 _BACKLOG: Final = 1024
+_callbacks: Final[list[Callable[..., Any]]] = []
 
 
 class IsenCannotStart(Exception):
@@ -60,7 +64,8 @@ class Isen:
         configuration = json.loads(host.GetConfiguration())
         self._python = interpreter(configuration, folder)
         capabilities = {
-            "AllowThreads": hasattr(getattr(host, "RestOutput", None), "StartStreamAnswer"),
+            # version 4.3 of the plugin brought the option, and with the SDK it is made from this name
+            "AllowThreads": hasattr(host, "LogLevel"),
             "StorageApi": 3 if hasattr(host, "RegisterStorageArea3") else 1,
             "ConfigurationPath": host.GetConfigurationPath(),
         }
@@ -86,6 +91,8 @@ class Isen:
         )
         children = [self._child(TRANSFER, "backend.transfer", *self._transfer_launch(socket_path, lock))]
         children += self._workers()
+        worklists = WorklistRoutes(self._settings, spool_directory)
+        children += [self._child(*process) for process in worklists.processes()]
         self._supervisor = Supervisor(
             children,
             on_report=self._on_report,
@@ -95,12 +102,23 @@ class Isen:
         )
         self._status = Status(self._host, self._settings, self._spool, attachments, self._supervisor)
         self._supervisor.start_all()
-        area = StorageArea(self._host, attachments, storage)
-        self._host.RegisterStorageArea(area.create, area.read, area.remove)
-        self._host.RegisterRestCallback("/isen/status", self._status.answer)
-        self._host.RegisterOnChangeCallback(self._on_change)
-        atexit.register(self._supervisor.stop, children, _TRANSFER_PATIENCE)
+        self._register_storage_area(attachments)
+        self._host.RegisterRestCallback("/isen/status", _kept(self._status.answer))
+        for pattern in worklists.patterns():
+            self._host.RegisterRestCallback(pattern, _kept(worklists.answer))
+        self._host.RegisterOnChangeCallback(_kept(self._on_change))
+        atexit.register(self._supervisor.close, _TRANSFER_PATIENCE)
         self._supervisor.watch()
+
+    def _register_storage_area(self, attachments: Attachments) -> None:
+        storage = self._settings["Storage"]
+        self._area3 = None
+        if hasattr(self._host, "RegisterStorageArea3"):
+            self._area3 = area3 = StorageArea3(self._host, attachments, storage)
+            self._host.RegisterStorageArea3(_kept(area3.create), _kept(area3.read_range), _kept(area3.remove))
+        else:
+            area = StorageArea(self._host, attachments, storage)
+            self._host.RegisterStorageArea(_kept(area.create), _kept(area.read), _kept(area.remove))
 
     def _transfer_launch(self, socket_path: Path, lock: int) -> tuple[dict[str, Any], tuple[int, ...]]:
         listener = messages.listen(socket_path).detach()
@@ -139,12 +157,22 @@ class Isen:
     def _on_change(self, change: int, _level: int, _resource: str) -> None:
         if change == self._host.ChangeType.ORTHANC_STARTED:
             self._next_metrics = 0.0
+            if self._area3:
+                self._area3.keeps_custom_data = self._index_keeps_custom_data()
             self._supervisor.accept()
         elif change == self._host.ChangeType.ORTHANC_STOPPED:
             self._next_metrics = math.inf
             # Orthanc still answers HTTP while it stops: the workers finish what they have, the transfer process stays
             workers = [child for child in self._supervisor.children if child.spec.name != TRANSFER]
             self._supervisor.stop(workers, _WORKER_PATIENCE)
+
+    def _index_keeps_custom_data(self) -> bool:
+        """Whether Orthanc's index, which may be a plugin's, has a place for custom data.
+
+        Orthanc does not tell, but it tells of key-value stores, which came in the same version of each index.
+        """
+        system = json.loads(self._host.RestApiGet("/system"))
+        return bool(system.get("Capabilities", {}).get("HasKeyValueStores"))
 
     def _on_report(self, child: Child) -> None:
         if child.spec.name == TRANSFER:
@@ -158,6 +186,15 @@ class Isen:
             self._spool.recount()
 
 
+def _kept(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep a callback alive: at Orthanc's end the Python plugin drops its own reference without holding the GIL.
+
+    Were that the last one, the object would be freed there, which crashes Python 3.12 and later.
+    """
+    _callbacks.append(callback)
+    return callback
+
+
 def _dicom_listener(port: int) -> int:
     """The descriptor of the listening DICOM socket, non-blocking, for every worker to accept from.
 
@@ -168,8 +205,8 @@ def _dicom_listener(port: int) -> int:
         listener = socket.create_server(("", port), backlog=_BACKLOG)
     except OSError as error:
         raise ConfigurationRefused(
-            f"DicomPort: cannot listen on port {port}: {os.strerror(error.errno or 0)}; choose a free DicomPort or stop the program "
-            "that uses it"
+            f"DicomPort: cannot listen on port {port}: {os.strerror(error.errno or 0)}; choose a free DicomPort or "
+            "stop the program that uses it"
         ) from None
     listener.setblocking(False)  # noqa: FBT003 -- the standard library's signature
     return listener.detach()

@@ -10,6 +10,7 @@ from backend.plugin.supervisor import Supervisor
 from backend.spool import Spool
 
 TRANSFER = "transfer"
+WORKER = "scp-"  # and a number
 
 
 class Status:
@@ -35,12 +36,14 @@ class Status:
         """The JSON of `/isen/status`; sizes in bytes, times in seconds."""
         children = self._supervisor.status()
         transfer = next(child for child in children if child["Name"] == TRANSFER)
-        workers = [child for child in children if child["Name"] != TRANSFER]
+        workers = [child for child in children if child["Name"].startswith(WORKER)]
+        others = [child for child in children if child["Name"] != TRANSFER and child not in workers]
         storage = self._settings["Storage"]
         dicom = self._settings["Dicom"]
         return {
             "Storage": {
                 "Durability": storage["Durability"],
+                "StorageArea": 3 if hasattr(self._host, "RegisterStorageArea3") else 1,  # Orthanc's API
                 "Spool": {
                     "Directory": storage["SpoolDirectory"],
                     "UsedBytes": self._spool.used,
@@ -69,6 +72,7 @@ class Status:
             }
             if dicom
             else None,
+            "Processes": others,
         }
 
     def publish_metrics(self) -> None:

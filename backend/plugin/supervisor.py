@@ -49,6 +49,7 @@ class Supervisor:
         self._accepting = False
         self._ending: set[str] = set()
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     def start_all(self) -> None:
         """Start every child and return when all are ready.
@@ -104,8 +105,15 @@ class Supervisor:
                     self._forget(child)
                     child.end(max(0.0, deadline - time.monotonic()))
 
+    def close(self, patience: float) -> None:
+        """Stop everybody, and the watching thread: awake in an interpreter that is gone, it takes Orthanc down."""
+        self._closed = True
+        self.stop(self.children, patience)
+        if self._thread is not None:
+            self._thread.join()
+
     def _run(self) -> None:
-        while True:
+        while not self._closed:
             for key, _ in self._selector.select(self._pause()):
                 if key.data is None:
                     os.read(self._wake_read, 4096)

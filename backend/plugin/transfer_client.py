@@ -47,6 +47,17 @@ class TransferClient:
             raise TransferError("local", f"the transfer process sent no file: {reply}")
         return descriptors[0]
 
+    def fetch_range(self, name: str, start: int, end: int, timeout: float) -> int:
+        """A read-only descriptor of the object's bytes `start` to `end`, exclusive; they are not verified.
+
+        Raises:
+            TransferError: they could not be fetched within `timeout` seconds.
+        """
+        reply, descriptors = self._ask({"Operation": "fetch-range", "Name": name, "Start": start, "End": end}, timeout)
+        if len(descriptors) != 1:
+            raise TransferError("local", f"the transfer process sent no file: {reply}")
+        return descriptors[0]
+
     def upload(self, name: str, timeout: float) -> None:
         """Have the staged attachment of this name uploaded; S3 has confirmed it when this returns.
 

@@ -80,8 +80,9 @@ class S3Server:
             return False
         return True
 
-    def _get(self, path: str, method: str = "GET", body: bytes | None = None) -> bytes:
-        request = Request(f"{self.url}/{path}", body, method=method, headers=_ANYBODY)  # noqa: S310 - always http
+    def _get(self, path: str, method: str = "GET", content: bytes | None = None) -> bytes:
+        headers = {**_ANYBODY, "Content-Type": "application/octet-stream"}  # without it the server takes it for a form
+        request = Request(f"{self.url}/{path}", content, headers, method=method)  # noqa: S310 - always http
         with urlopen(request, timeout=10) as response:  # noqa: S310 - always http
             body: bytes = response.read()
             return body

@@ -138,6 +138,10 @@ class ObservedObjectStore:
     def get(self, key: str) -> AbstractContextManager[OpenObject]:
         return self._get(key)
 
+    def get_range(self, key: str, start: int, end: int) -> bytes:
+        with self._availability.observing(GET):
+            return self._store.get_range(key, start, end)
+
     @contextmanager
     def _get(self, key: str) -> Iterator[OpenObject]:
         with self._availability.observing(GET), self._store.get(key) as found:

@@ -12,6 +12,8 @@ NAMES: Final = (
     "downloads",
     "download_bytes",
     "download_failures",
+    "range_downloads",
+    "range_download_bytes",
     "deletions",
     "evictions",
     "corrupted",

@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from backend.atomic_file import write_digest
+from backend.atomic_file import read_part, write_all, write_digest
 from backend.cache import open_cached
 from backend.transfer.availability import GET, Availability
 from backend.transfer.back_off import back_off
@@ -23,7 +23,7 @@ from backend.transfer.counters import Counters
 from backend.transfer.download_file import DownloadFile
 from backend.transfer.name_locks import NameLocks
 from backend.transfer.object_store.errors import ObjectCorrupted, ObjectMissing, ObjectStoreError, Unreachable
-from backend.transfer.object_store.protocols import GetObject
+from backend.transfer.object_store.protocols import ReadObject
 from backend.transfer.read_cache import ReadCache
 from backend.transfer.single_flight import SingleFlight
 
@@ -45,7 +45,7 @@ class Fetcher:
         self,
         spool: Path,
         cache: ReadCache,
-        store: GetObject,
+        store: ReadObject,
         key: Callable[[str], str],
         *,
         names: NameLocks,
@@ -76,7 +76,35 @@ class Fetcher:
         descriptor = self._local(name)
         if descriptor is not None:
             return descriptor
-        return self._flights.descriptor(name, lambda: self._bring(name))
+        return self._flights.descriptor(name, lambda: self._bring(name, self._local, self._download))
+
+    def fetch_range(self, name: str, start: int, end: int) -> int:
+        """A read-only descriptor of the bytes `start` to `end`, exclusive; the caller closes it.
+
+        One ranged GET, of which nothing is kept. The bytes are not verified: the object's digest is that of the whole.
+
+        Raises:
+            ObjectStoreError: they cannot be had; `kind` says why.
+            OSError: memory cannot take them.
+        """
+
+        def local(name: str) -> int | None:
+            whole = self._local(name)
+            if whole is None:
+                return None
+            try:
+                return _in_memory(read_part(whole, start, end))
+            finally:
+                os.close(whole)
+
+        def download(name: str) -> int:
+            with self._slot():
+                content = self._store.get_range(self._key(name), start, end)
+            self._counters.add("range_downloads")
+            self._counters.add("range_download_bytes", len(content))
+            return _in_memory(content)
+
+        return self._flights.descriptor(f"{name} {start}-{end}", lambda: self._bring(name, local, download))
 
     def _local(self, name: str) -> int | None:
         """A descriptor of what the spool or the cache holds, if either does.
@@ -96,16 +124,16 @@ class Fetcher:
             self._cache.disk_failed(error)
             return None
 
-    def _bring(self, name: str) -> int:
+    def _bring(self, name: str, local: Callable[[str], int | None], download: Callable[[str], int]) -> int:
         self._fail_fast()
         started = time.monotonic()
         failures = 0
         while True:
-            descriptor = self._local(name)
+            descriptor = local(name)
             if descriptor is not None:
                 return descriptor
             try:
-                return self._download(name)
+                return download(name)
             except ObjectMissing:
                 # another node may have it in its spool still
                 if time.monotonic() - started > self._patience:
@@ -179,3 +207,14 @@ class Fetcher:
             yield
         finally:
             self._slots.release()
+
+
+def _in_memory(content: bytes) -> int:
+    """A descriptor of a file without a name or a disk."""
+    descriptor = os.memfd_create("range", os.MFD_CLOEXEC)
+    try:
+        write_all(descriptor, content)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

@@ -96,7 +96,13 @@ class TransferProcess:
             patience=settings.missing_object_patience,
         )
         staged = StagedUploads(upload, availability, settings.concurrent_uploads)
-        self._server = Server(listener, fetch=fetcher.fetch, upload=staged.upload, wake=self._watch.wake)
+        self._server = Server(
+            listener,
+            fetch=fetcher.fetch,
+            fetch_range=fetcher.fetch_range,
+            upload=staged.upload,
+            wake=self._watch.wake,
+        )
         self._reporter = Reporter(
             send_report,
             spool=spool,

@@ -1,6 +1,7 @@
 """Answers the plugin's requests on the socket it has made; one thread for each of its connections.
 
-The requests are those of `backend.plugin.transfer_client`: fetch, upload, wake. An error reply names its kind in one
+The requests are those of `backend.plugin.transfer_client`: fetch, fetch-range, upload,
+wake. An error reply names its kind in one
 word, so that "S3 has no such object" is never mixed up with "S3 cannot be asked".
 """
 
@@ -33,12 +34,14 @@ class Server:
         listener: socket.socket,
         *,
         fetch: Callable[[str], int],
+        fetch_range: Callable[[str, int, int], int],
         upload: Callable[[str, float], None],
         wake: Callable[[], None],
     ) -> None:
-        """`fetch` gives a descriptor that is closed here."""
+        """`fetch` and `fetch_range` give a descriptor that is closed here."""
         self._listener = listener
         self._fetch = fetch
+        self._fetch_range = fetch_range
         self._upload = upload
         self._wake = wake
         self._places = threading.Semaphore(MAXIMUM_CONNECTIONS)
@@ -118,6 +121,11 @@ class Server:
             case "fetch":
                 descriptor = self._fetch(name)
                 return {"Result": "ok", "Size": os.fstat(descriptor).st_size}, [descriptor]
+            case "fetch-range":
+                start, end = int(request["Start"]), int(request["End"])
+                if not 0 <= start < end:
+                    raise ValueError("the range is not one")
+                return {"Result": "ok"}, [self._fetch_range(name, start, end)]
             case "upload":
                 timeout = float(request.get("Timeout", 0))
                 self._upload(name, timeout)

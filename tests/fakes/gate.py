@@ -21,6 +21,7 @@ class Gate:
     def __init__(self, port: int, target: tuple[str, int]) -> None:
         """Listens on `port` of the loopback interface and passes everything on to `target`."""
         self.url = f"http://127.0.0.1:{port}"
+        self.carried_back = 0  # bytes, from the target
         self._target = target
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -96,6 +97,9 @@ class Gate:
         with contextlib.suppress(OSError):
             while data := source.recv(_CHUNK):
                 self._passing.wait()
+                if source.getpeername() == self._target:
+                    with self._lock:
+                        self.carried_back += len(data)
                 sink.sendall(data)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)

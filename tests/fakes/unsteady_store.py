@@ -35,6 +35,10 @@ class UnsteadyStore(MemoryObjectStore):
         with super().get(key) as found:
             yield found
 
+    def get_range(self, key: str, start: int, end: int) -> bytes:
+        self._act("get_range", key, self.before_get)
+        return super().get_range(key, start, end)
+
     def delete(self, key: str) -> None:
         self._act("delete", key, self.before_delete)
         super().delete(key)

@@ -15,7 +15,9 @@ from tests.integration.harness import Node
 def test_the_status_names_what_there_is_and_no_secret(node: Node, ten: list[Path]) -> None:
     node.peer.send(*ten)
     node.wait_until_uploaded()
-    wait_until(lambda: node.status()["Storage"]["Counters"]["uploads"] >= 20, 5, "the uploads are reported")
+    wait_until(
+        lambda: node.status()["Storage"]["Counters"]["uploads"] == len(node.keys()), 5, "the uploads are reported"
+    )
     text = node.orthanc.get("/isen/status").decode()
     assert "made-up-and-not-verified" not in text
     status = node.status()

@@ -97,6 +97,10 @@ class GetRange(Protocol):
         ...
 
 
+class ReadObject(GetObject, GetRange, Protocol):
+    """Both ways to read."""
+
+
 class HeadObject(Protocol):
     def head(self, key: str) -> ObjectAttributes:
         """Size and digest.

@@ -4,70 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backend import messages
 from backend.atomic_file import write_digest
 from backend.cache import cache_path
 from backend.plugin.attachments import Attachments, CorruptedAttachment
 from backend.plugin.transfer_client import TransferClient, TransferError
 from backend.spool import Spool, SpoolFull
+from tests.fakes.transfer_thread import Answer, Transfer
 
 NAME = "11111111-2222-3333-4444-555555555555.dcm"
-
-Answer = Callable[[dict[str, Any]], tuple[dict[str, Any], list[int]] | None]
-
-
-class Transfer:
-    """Answers requests as the test says; None closes the connection without an answer."""
-
-    def __init__(self, path: Path) -> None:
-        self.requests: list[dict[str, Any]] = []
-        self.woken = threading.Event()
-        self.answer: Answer = lambda _: ({"Result": "ok"}, [])
-        self._listener = messages.listen(path)
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: Any) -> None:
-        with connection:
-            while True:
-                try:
-                    request, _ = messages.receive(connection)
-                except messages.Disconnected:
-                    return
-                if request["Operation"] == "wake":
-                    self.woken.set()
-                    continue
-                self.requests.append(request)
-                answer = self.answer(request)
-                if answer is None:
-                    return
-                messages.send(connection, *answer)
-                for descriptor in answer[1]:
-                    os.close(descriptor)
-
-    def close(self) -> None:
-        self._listener.close()
-
-
-@pytest.fixture
-def transfer(tmp_path: Path) -> Iterator[Transfer]:
-    server = Transfer(tmp_path / "transfer.sock")
-    yield server
-    server.close()
 
 
 @pytest.fixture

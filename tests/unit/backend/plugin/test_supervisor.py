@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -180,6 +181,17 @@ def test_stop_ends_children_for_good(supervised: Callable[..., Supervisor]) -> N
     assert not any(map(alive, pids))
     time.sleep(0.5)  # longer than the first pause: no restart may follow
     assert all(child.process is None for child in supervisor.children)
+
+
+def test_close_ends_the_watching_thread_too(supervised: Callable[..., Supervisor]) -> None:
+    supervisor = supervised(GOOD)
+    supervisor.start_all()
+    before = threading.active_count()
+    supervisor.watch()
+    number = pid(supervisor.children[0])
+    supervisor.close(patience=1)
+    assert not alive(number)
+    assert threading.active_count() == before
 
 
 def test_children_end_when_their_parent_is_killed(tmp_path: Path) -> None:

@@ -202,3 +202,42 @@ def test_a_cache_folder_that_cannot_be_written_does_not_either(stored: Parts, mo
 
     monkeypatch.setattr(os, "open", refuse)
     assert fetch(stored) == CONTENT
+
+
+def fetch_range(parts: Parts, start: int, end: int) -> bytes:
+    with os.fdopen(parts.fetcher.fetch_range(NAME, start, end), "rb") as file:
+        return file.read()
+
+
+def test_a_range_is_read_from_s3_without_the_rest_and_not_kept(stored: Parts) -> None:
+    before = open_descriptors()
+    assert fetch_range(stored, 1000, 3000) == CONTENT[1000:3000]
+    assert fetch_range(stored, 1000, 3000) == CONTENT[1000:3000]
+    assert stored.store.calls == [("get_range", NAME)] * 2
+    assert not stored.cached(NAME).exists()
+    assert open_descriptors() == before
+    counters = stored.counters.snapshot()
+    assert (counters["range_downloads"], counters["range_download_bytes"]) == (2, 4000)
+    assert counters["downloads"] == 0
+
+
+def test_a_range_of_what_is_here_by_now_does_not_ask_s3(stored: Parts) -> None:
+    fetch(stored)
+    assert fetch_range(stored, 1000, 3000) == CONTENT[1000:3000]
+    assert stored.store.calls == [("get", NAME)]
+
+
+def test_a_range_is_tried_again_and_its_failure_told(stored: Parts) -> None:
+    stored.store.before_get = [raising(Unreachable("gone")), raising(ServerFailed("ill"))]
+    assert fetch_range(stored, 0, 10) == CONTENT[:10]
+    with pytest.raises(ObjectCorrupted):
+        fetch_range(stored, 0, len(CONTENT) + 1)
+    stored.store.before_get = [raising(AccessDenied("no"))]
+    with pytest.raises(AccessDenied):
+        fetch_range(stored, 0, 10)
+
+
+def test_a_range_of_a_removed_attachment_is_missing(stored: Parts) -> None:
+    stored.spool.bury(NAME)
+    with pytest.raises(ObjectMissing):
+        fetch_range(stored, 0, 10)

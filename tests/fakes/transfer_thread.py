@@ -1,0 +1,53 @@
+"""The transfer process's end of the socket, as a thread of the test."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from backend import messages
+
+Answer = Callable[[dict[str, Any]], tuple[dict[str, Any], list[int]] | None]
+
+
+class Transfer:
+    """Answers requests as the test says; None closes the connection without an answer."""
+
+    def __init__(self, path: Path) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.woken = threading.Event()
+        self.answer: Answer = lambda _: ({"Result": "ok"}, [])
+        self._listener = messages.listen(path)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: Any) -> None:
+        with connection:
+            while True:
+                try:
+                    request, _ = messages.receive(connection)
+                except messages.Disconnected:
+                    return
+                if request["Operation"] == "wake":
+                    self.woken.set()
+                    continue
+                self.requests.append(request)
+                answer = self.answer(request)
+                if answer is None:
+                    return
+                messages.send(connection, *answer)
+                for descriptor in answer[1]:
+                    os.close(descriptor)
+
+    def close(self) -> None:
+        self._listener.close()
