@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import scp.without_numpy  # noqa: F401 -- for what it does
+
+# isort: split
+
 import logging
 import os
 from collections.abc import Iterable

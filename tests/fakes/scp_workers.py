@@ -136,7 +136,8 @@ class Workers:
         self.workers = [self.start(index) for index in range(count)]
         for worker in self.workers:
             worker.wait_for(lambda w: any(e["Event"] != "report" for e in w.events))
-            worker.send({"Command": "accept"})
+            if any(event["Event"] == "ready" for event in worker.events):  # a test may want one that refuses
+                worker.send({"Command": "accept"})
         for worker in self.workers:
             worker.wait_for(lambda w: w.report.get("State") == "accepting" or w.process.poll() is not None)
 

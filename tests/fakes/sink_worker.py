@@ -1,111 +1,33 @@
-"""A real SCP worker whose services need no Orthanc: `python -m tests.fakes.sink_worker`.
-
-C-STORE counts and discards what it gets, C-FIND answers a given number of times, and so on; everything between the
-socket and `Service.serve` is what runs in production.
-"""
+"""A real SCP worker with services that need no Orthanc: `python -m tests.fakes.sink_worker`."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import time
+import scp.without_numpy  # noqa: F401 -- for what it does, as the real worker
+
+# isort: split
+
 from collections.abc import Iterable
 from typing import Any
 
-from pydicom.dataset import Dataset
-from pynetdicom import AllStoragePresentationContexts
-from pynetdicom.sop_class import (
-    CTImageStorage,
-    ModalityPerformedProcedureStep,
-    PatientRootQueryRetrieveInformationModelFind,
-    StudyRootQueryRetrieveInformationModelFind,
-    StudyRootQueryRetrieveInformationModelGet,
-)
-
 from config.child_process import ParentLine
+from config.logging_setup import set_up_logging
 from config.settings import Settings
-from scp.request import Request, Service
-from scp.services.echo import ECHO
-from scp.statuses import CANCEL, PENDING, SUCCESS
+from scp.request import Service
 from scp.worker import CannotStart, Worker
-
-GET_SIZE = 300_000  # bytes of each C-GET sub-operation
-
-
-def _store(request: Request) -> None:
-    """Read all; answer the SHA-256's first bytes as the comment, so that a test can compare."""
-    digest = hashlib.sha256()
-    while chunk := request.data_set.read(1 << 20):
-        digest.update(chunk)
-    request.respond(SUCCESS, ErrorComment=f"{request.data_set_length} {digest.hexdigest()[:32]}")
+from tests.fakes.sink_services import services
 
 
-def _discard(request: Request) -> None:
-    request.respond(SUCCESS)
-
-
-def _find(request: Request) -> None:
-    """PatientID is how many answers to give, PatientName how many seconds to wait before each."""
-    identifier = request.identifier()
-    if identifier.get("PatientID") == "FAIL":
-        raise RuntimeError("Doe^Jane must not be logged")
-    count = int(identifier.get("PatientID") or 0)
-    pause = float(str(identifier.get("PatientName") or 0))
-    for number in range(count):
-        deadline = time.monotonic() + pause
-        while not request.is_cancelled and time.monotonic() < deadline:
-            time.sleep(0.005)
-        if request.is_cancelled:
-            request.respond(CANCEL)
-            return
-        answer = Dataset()
-        answer.PatientID = str(number)
-        request.respond(PENDING, answer)
-    request.respond(SUCCESS)
-
-
-def _get(request: Request) -> None:
-    """Send PatientID instances of CT."""
-    count = int(request.identifier().get("PatientID") or 0)
-    statuses = []
-    for number in range(count):
-        encoded = io.BytesIO(b"\x08\x00\x18\x00\x04\x00\x00\x001.2\0" + b"\xe0\x7f\x10\x00" + b"\0" * GET_SIZE)
-        statuses.append(request.store(encoded, CTImageStorage, f"1.2.{number}", request.context.transfer_syntax))
-        request.respond(
-            PENDING,
-            NumberOfRemainingSuboperations=count - number - 1,
-            NumberOfCompletedSuboperations=number + 1,
-            NumberOfFailedSuboperations=0,
-            NumberOfWarningSuboperations=0,
-        )
-    request.respond(SUCCESS if not any(statuses) else 0xA702, NumberOfCompletedSuboperations=count)
-
-
-def _create(request: Request) -> None:
-    request.respond(SUCCESS, request.identifier())
-
-
-def services(store: Any = _store) -> Iterable[Service]:
-    storage = tuple(context.abstract_syntax for context in AllStoragePresentationContexts)
-    find = (PatientRootQueryRetrieveInformationModelFind, StudyRootQueryRetrieveInformationModelFind)
-    return (
-        ECHO,
-        Service("C-STORE", "C_STORE", "allow_store", storage, store),
-        Service("C-FIND", "C_FIND", "allow_find", find, _find, negotiate=lambda information: information[:1]),
-        Service("C-GET", "C_GET", "allow_get", (StudyRootQueryRetrieveInformationModelGet,), _get),
-        Service("N-CREATE", "N_CREATE", "allow_store", (ModalityPerformedProcedureStep,), _create),
-    )
+def _build(_settings: Settings, launch: dict[str, Any]) -> tuple[Iterable[Service], None]:
+    return services(discard=bool(launch.get("Discard"))), None
 
 
 def main() -> None:
+    """As `scp.__main__`; `"Discard": true` in the launch message: C-STORE does not even read what it gets."""
     line = ParentLine()
     launch = line.launch_message()
-
-    def build(_settings: Settings, launch: dict[str, Any]) -> tuple[Iterable[Service], None]:
-        return services(_discard if launch.get("Discard") else _store), None
-
+    set_up_logging(f"scp-{launch['Worker']}")
     try:
-        worker = Worker(launch, line, build)
+        worker = Worker(launch, line, _build)
     except CannotStart as refusal:
         line.refuse(str(refusal))
     worker.run()

@@ -19,7 +19,7 @@ from config.settings import DicomSettings
 from scp.upper_layer.associate import AssociateRequest, ContextProposal
 from scp.upper_layer.negotiation import Negotiated, Negotiator
 from tests.fakes.raw_peer import CT, FIND, VERIFICATION
-from tests.fakes.sink_worker import services
+from tests.fakes.sink_services import services
 
 IMPLICIT, EXPLICIT = str(ImplicitVRLittleEndian), str(ExplicitVRLittleEndian)
 BIG, DEFLATED = str(ExplicitVRBigEndian), str(DeflatedExplicitVRLittleEndian)
