@@ -14,6 +14,7 @@ from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_
 _PREAMBLE_AND_PREFIX: Final = bytes(128) + b"DICM"
 _GROUP_LENGTH = struct.Struct("<HH2sHL")
 _SHORT = struct.Struct("<HH2sH")
+_LONG = struct.Struct("<L")
 _FILE_META_VERSION: Final = struct.pack("<HH2sHL", 0x0002, 0x0001, b"OB", 0, 2) + b"\x00\x01"
 _MAXIMUM_META_LENGTH: Final = 64 * 1024  # bytes; a real one has some hundred
 
@@ -78,8 +79,10 @@ def _values(head: bytes, offset: int) -> tuple[dict[int, str], int]:
             break
         offset += _SHORT.size
         if vr in (b"OB", b"UN", b"UT"):
-            (length,) = struct.unpack_from("<L", head, offset)
-            offset += 4
+            if offset + _LONG.size > len(head):
+                break
+            (length,) = _LONG.unpack_from(head, offset)
+            offset += _LONG.size
         elif vr == b"UI":
             values[element] = head[offset : offset + length].decode("latin_1").strip("\0 ")
         offset += length

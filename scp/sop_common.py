@@ -21,7 +21,7 @@ _SOP_INSTANCE_UID: Final = 0x00080018
 _UNDEFINED: Final = 0xFFFFFFFF
 _ITEM: Final = 0xFFFEE000
 _DELIMITERS: Final = (0xFFFEE00D, 0xFFFEE0DD)
-_DEFLATED: Final = (
+DEFLATED: Final = (
     DeflatedExplicitVRLittleEndian,
     "1.2.840.10008.1.2.4.95",  # JPIP Referenced Deflate
     "1.2.840.10008.1.2.4.205",  # JPIP HTJ2K Referenced Deflate
@@ -53,7 +53,7 @@ def read_sop_common(data_set: BinaryIO, transfer_syntax: str) -> SopCommon:
     start = data_set.tell()
     head = data_set.read(HEAD_LENGTH)
     data_set.seek(start)
-    if transfer_syntax in _DEFLATED:
+    if transfer_syntax in DEFLATED:
         head = _inflate(head)
     implicit, big = transfer_syntax == ImplicitVRLittleEndian, transfer_syntax == ExplicitVRBigEndian
     try:
@@ -61,6 +61,30 @@ def read_sop_common(data_set: BinaryIO, transfer_syntax: str) -> SopCommon:
     except struct.error:
         raise NotADataSet("the data set ends, or its first elements do not") from None
     return SopCommon(found.get(_SOP_CLASS_UID, ""), found.get(_SOP_INSTANCE_UID, ""))
+
+
+def inflates_beyond(data_set: BinaryIO, maximum: int) -> bool:
+    """Whether a deflated data set is longer than `maximum` bytes when inflated; it is left where it was.
+
+    Takes as long as inflating it up to there, and 64 KB of memory.
+
+    Raises:
+        NotADataSet: it cannot be inflated.
+    """
+    start = data_set.tell()
+    inflater = zlib.decompressobj(_RAW_DEFLATE)
+    length = 0
+    try:
+        while length <= maximum and not inflater.eof:
+            block = inflater.unconsumed_tail or data_set.read(HEAD_LENGTH)
+            if not block:
+                break
+            length += len(inflater.decompress(block, HEAD_LENGTH))
+    except zlib.error:
+        raise NotADataSet("the data set cannot be inflated") from None
+    finally:
+        data_set.seek(start)
+    return length > maximum
 
 
 def _inflate(head: bytes) -> bytes:

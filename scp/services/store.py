@@ -22,12 +22,13 @@ from pynetdicom.presentation import AllStoragePresentationContexts
 from scp.orthanc_client import BAD_FILE_FORMAT, INEXISTENT_TAG, OrthancClient, OrthancError, OrthancRefused
 from scp.part10 import FileMeta, file_header
 from scp.request import Request, Service
-from scp.sop_common import NotADataSet, read_sop_common
+from scp.sop_common import DEFLATED, NotADataSet, inflates_beyond, read_sop_common
 from scp.statuses import CANNOT_UNDERSTAND, DATA_SET_DOES_NOT_MATCH, OUT_OF_RESOURCES, SUCCESS, Refusal
 
 log = logging.getLogger(__name__)
 
 STORAGE_SOP_CLASSES: Final = tuple(UID(str(context.abstract_syntax)) for context in AllStoragePresentationContexts)
+MAXIMUM_INFLATED: Final = 256 * 1024 * 1024  # bytes; Orthanc needs several times as much memory to parse them
 BLOCK_SIZE: Final = 1024 * 1024  # bytes read from the data set at once
 
 
@@ -89,6 +90,8 @@ def _checked_meta(request: Request) -> FileMeta:
     sop_instance_uid = str(request.message.AffectedSOPInstanceUID or "")
     try:
         found = read_sop_common(request.data_set, transfer_syntax)
+        if transfer_syntax in DEFLATED and inflates_beyond(request.data_set, MAXIMUM_INFLATED):
+            raise Refusal(CANNOT_UNDERSTAND, "the data set is too large when inflated")
     except NotADataSet as error:
         raise Refusal(CANNOT_UNDERSTAND, "not a data set in the negotiated transfer syntax") from error
     if not (found.sop_class_uid and found.sop_instance_uid):

@@ -97,6 +97,18 @@ def test_a_deflated_data_set_is_forwarded_deflated() -> None:
     assert posted[0].endswith(encoded)
 
 
+def test_a_deflated_data_set_that_grows_without_bound_is_not_forwarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few hundred kilobytes can inflate to gigabytes, which Orthanc would hold in memory."""
+    monkeypatch.setattr("scp.services.store.MAXIMUM_INFLATED", 1_000_000)
+    for length, status in ((900_000, 0x0000), (1_100_000, 0xC000)):
+        deflater = zlib.compressobj(wbits=-15)
+        encoded = deflater.compress(encode(image(EncapsulatedDocument=bytes(length)))) + deflater.flush()
+        assert len(encoded) < 3000
+        request, posted = store(encoded, DeflatedExplicitVRLittleEndian)
+        assert request.statuses == [status]
+        assert len(posted) == (status == 0x0000)
+
+
 def test_identifiers_behind_a_sequence_of_undefined_length_are_found() -> None:
     language = image(LanguageCodeSequence=[Dataset(), Dataset()])
     language.LanguageCodeSequence[0].CodeValue = "de"
