@@ -170,7 +170,8 @@ def _worklists(root: Section, isen: Section, findings: Findings) -> WorklistSett
         return WorklistSettings()
     if section.options.get("SaveInOrthancDatabase") is True:
         findings.refuse(
-            section.at("SaveInOrthancDatabase"), "is not supported; serve a folder of *.wl files: Directory"
+            section.at("SaveInOrthancDatabase"),
+            "is not supported; keep the list in a folder of Isen's own: Isen.Worklists.ManagedDirectory",
         )
     return _worklist_folder(section, root, findings)
 
@@ -181,8 +182,10 @@ def _worklist_folder(section: Section, root: Section, findings: Findings) -> Wor
         if "Directory" in section.options:
             findings.refuse(section.at("Database"), "is another name of Directory; write only one of them")
         derived["Directory"] = (section.at("Database"), section.options["Database"])
-    if not {"Database", "Directory"} & set(section.options):
-        findings.refuse(section.at("Directory"), "is missing; name the folder of the *.wl files")
+    if not {"Database", "Directory", "ManagedDirectory"} & set(section.options):
+        findings.refuse(
+            section.at("Directory"), "is missing; name the folder of the *.wl files, or a ManagedDirectory, or both"
+        )
     for option, value in section.options.items():
         if option in ("Database", "Directory") and value == "":
             findings.refuse(section.at(option), "is empty; name the folder of the *.wl files")

@@ -214,9 +214,12 @@ class DicomSettings(Frozen):
 
 
 class WorklistSettings(Frozen):
-    """`Isen.Worklists`: a folder of `*.wl` files, as Orthanc's sample plugin reads it."""
+    """`Isen.Worklists`: a folder of `*.wl` files, as Orthanc's sample plugin reads it, and a list with a REST API."""
 
     directory: AbsolutePath | None = None  # Directory or Database
+    managed_directory: AbsolutePath | None = None  # of the managed list's database; on a local disk
+    default_station_ae_title: AeTitle = "UNKNOWN"  # of entries that come without one: an answer must have it
+    retention_days: NotNegative = 0  # days after its start date that an entry of the managed list is kept; 0 = for ever
     filter_issuer_aet: bool = False
     limit_answers: NotNegative = 0  # 0 = none
 

@@ -1,4 +1,4 @@
-"""C-FIND of the Modality Worklist Information Model (PS3.4 Annex K) over a worklist source.
+"""C-FIND of the Modality Worklist Information Model (PS3.4 Annex K) over the worklist sources.
 
     0xFF00  a scheduled procedure step that matches
     0xFF01  the same, but attributes were requested that are not supported for this step
@@ -21,7 +21,7 @@ from typing import Final
 
 from pydicom.uid import UID
 
-from config.settings import DicomSettings, Settings
+from config.settings import DicomSettings, Settings, WorklistSettings
 from scp.matching import Candidate, Matcher, MatchingOptions, compile_identifier
 from scp.matching.answer import add_attribute
 from scp.matching.candidate import TIMEZONE_OFFSET_FROM_UTC
@@ -30,7 +30,9 @@ from scp.request import Request, Service
 from scp.statuses import CANCEL, CANNOT_UNDERSTAND, PENDING, PENDING_WARNING, SUCCESS, Refusal
 from scp.upper_layer.limits import Limits
 from scp.worklist_sources.folder import WorklistFolder
-from scp.worklist_sources.protocol import SourceUnavailable, WorklistSource
+from scp.worklist_sources.managed import ManagedWorklist
+from scp.worklist_sources.protocol import SeveralSources, SourceUnavailable, WorklistSource
+from scp.worklist_sources.selection import Selection
 from scp.worklist_sources.table_k6_1 import SCHEDULED_PROCEDURE_STEP_SEQUENCE, SUPPORTED, tag_of
 
 log = logging.getLogger(__name__)
@@ -76,16 +78,18 @@ class WorklistService:
 
     def _answer(self, request: Request) -> int:
         """Send the pending responses and return the final status."""
-        matcher = compile_identifier(request.identifier(), self.options)
-        for sent, entry in enumerate(self._matching(request, matcher)):
+        identifier = request.identifier()
+        matcher = compile_identifier(identifier, self.options)
+        selection = Selection.of(Candidate.of(identifier, self.options.default_encoding))
+        for sent, entry in enumerate(self._matching(request, matcher, selection)):
             if request.is_cancelled or (self.limit_answers and sent == self.limit_answers):
                 return CANCEL
             self._send(request, matcher, entry)
         return CANCEL if request.is_cancelled else SUCCESS
 
-    def _matching(self, request: Request, matcher: Matcher) -> Iterator[Candidate]:
+    def _matching(self, request: Request, matcher: Matcher, selection: Selection) -> Iterator[Candidate]:
         calling_ae_title = request.peer.calling_ae_title
-        for index, entry in enumerate(self.source.entries()):
+        for index, entry in enumerate(self.source.entries(selection)):
             if index % ENTRIES_BETWEEN_CHECKS == 0 and request.is_cancelled:
                 return
             if self.filter_issuer_aet and not _is_for(entry, calling_ae_title):
@@ -103,16 +107,12 @@ class WorklistService:
 
 
 def build_worklist_service(settings: Settings) -> Service | None:
-    """The service as configured; None without a folder: the SOP class is not offered then, as with Orthanc.
-
-    Starts to read the folder at once, so that the first query does not wait for all of it.
-    """
-    if settings.worklists.directory is None:
-        return None
+    """The service as configured; None without a source: the SOP class is not offered then, as with Orthanc."""
     dicom = settings.dicom or DicomSettings()
     encoding = python_encoding(dicom.default_encoding)
-    folder = WorklistFolder(settings.worklists.directory, Limits.of(dicom), encoding)
-    threading.Thread(target=_read_ahead, args=(folder,), name="worklist-read-ahead", daemon=True).start()
+    sources = tuple(_sources(settings.worklists, Limits.of(dicom), encoding))
+    if not sources:
+        return None
     options = MatchingOptions(
         unknown_value_matches=False,
         case_sensitive_person_names=dicom.case_sensitive_pn,
@@ -121,9 +121,20 @@ def build_worklist_service(settings: Settings) -> Service | None:
         supported=SUPPORTED,
     )
     worklists = settings.worklists
+    source = sources[0] if len(sources) == 1 else SeveralSources(*sources)
     return WorklistService(
-        folder, options, dicom.default_encoding, worklists.filter_issuer_aet, worklists.limit_answers
+        source, options, dicom.default_encoding, worklists.filter_issuer_aet, worklists.limit_answers
     ).service()
+
+
+def _sources(worklists: WorklistSettings, limits: Limits, encoding: str) -> Iterator[WorklistSource]:
+    """What is configured. A folder is read ahead at once, so that the first query does not wait for all of it."""
+    if worklists.directory is not None:
+        folder = WorklistFolder(worklists.directory, limits, encoding)
+        threading.Thread(target=_read_ahead, args=(folder,), name="worklist-read-ahead", daemon=True).start()
+        yield folder
+    if worklists.managed_directory is not None:
+        yield ManagedWorklist(worklists.managed_directory)
 
 
 def negotiate_extensions(offered: bytes) -> bytes:

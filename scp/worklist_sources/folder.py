@@ -29,6 +29,7 @@ from scp.upper_layer.limits import Limits
 from scp.worklist_sources.entry import IncompleteEntry, entries_of
 from scp.worklist_sources.file_format import NotDicom, read_worklist_file
 from scp.worklist_sources.protocol import SourceUnavailable
+from scp.worklist_sources.selection import EVERYTHING, Selection
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +61,8 @@ class WorklistFolder:
         self._files: dict[str, _ParsedFile] = {}
         self._entries: Sequence[Candidate] = ()
 
-    def entries(self) -> Sequence[Candidate]:
-        """See `WorklistSource.entries`: sorted by file name."""
+    def entries(self, _selection: Selection = EVERYTHING) -> Sequence[Candidate]:
+        """See `WorklistSource.entries`: all of them, sorted by file name."""
         asked_at = time.monotonic()
         with self._lock:
             if self._listed_at <= asked_at:

@@ -1,4 +1,5 @@
-"""How long worklist queries take: `python -m tests.bench.worklist [ENTRIES]` prints a line for each kind of query.
+"""How long worklist queries take: `python -m tests.bench.worklist [ENTRIES [managed]]` prints a line for each kind of
+query, over a folder of that many files, or over a managed list of that many entries spread over a year.
 
 A real worker answers pynetdicom, which asks for one day of one station, as modalities do. The first query is asked as
 soon as the worker is ready, while it still reads the folder.
@@ -9,6 +10,9 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 
 from pydicom.dataset import Dataset
@@ -18,29 +22,62 @@ from pynetdicom.association import Association
 from backend.stack.ports import free_port
 from config.settings import WorklistSettings
 from scp.services.worklist import MODALITY_WORKLIST_FIND
+from scp.worklists.entry import Entry, make_entry
+from scp.worklists.store import WorklistStore
 from tests.fakes.data_sets import data_set
-from tests.fakes.worklists import make_worklist_file, make_worklist_folder
+from tests.fakes.worklists import make_worklist_file, make_worklist_folder, worklist_entry
 from tests.integration.scp_fixtures import ScpWorker, dicom_settings
 
 RUNS = 20
+SAMPLES = 1009  # a prime, so that every day gets each kind
+FIRST_DAY = date(2024, 1, 1)
 
 
 def main() -> None:
     entries = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "worklists"
-        make_worklist_folder(folder, entries)
+        if "managed" in sys.argv:
+            worklists, add = _fill_managed(folder, entries)
+        else:
+            make_worklist_folder(folder, entries)
+            worklists, add = WorklistSettings(directory=folder), lambda: make_worklist_file(folder / "new.wl")
         settings = dicom_settings(always_allow_find_worklist=True)
         started = time.perf_counter()
-        worker = ScpWorker(Path(name) / "worker", free_port(), settings, WorklistSettings(directory=folder))
-        print(f"{entries} files; worker ready after {time.perf_counter() - started:.2f} s")
+        worker = ScpWorker(Path(name) / "worker", free_port(), settings, worklists)
+        print(f"{entries} entries; worker ready after {time.perf_counter() - started:.2f} s")
         try:
-            _measure(worker, folder)
+            _measure(worker, add)
         finally:
             worker.stop()
 
 
-def _measure(worker: ScpWorker, folder: Path) -> None:
+def _fill_managed(folder: Path, entries: int) -> tuple[WorklistSettings, Callable[[], object]]:
+    """A list with as many entries for each day of a year."""
+    store = WorklistStore(folder)
+    samples = [_sample(number) for number in range(SAMPLES)]
+
+    def add(number: int = 0) -> None:
+        day = FIRST_DAY + timedelta(days=number % 365)
+        sample = samples[number % SAMPLES]
+        data_set = sample.data_set.replace(f"{FIRST_DAY:%Y%m%d}".encode(), f"{day:%Y%m%d}".encode())
+        with store.transaction() as changes:
+            changes.put(replace(sample, data_set=data_set, day=day.toordinal()))
+
+    began = time.perf_counter()
+    for number in range(entries):
+        add(number)
+    print(f"one entry made durable in {(time.perf_counter() - began) / entries * 1000:.2f} ms")
+    print(f"database of {sum(file.stat().st_size for file in folder.iterdir()) / 1e6:.0f} MB")
+    return WorklistSettings(managed_directory=folder), add
+
+
+def _sample(number: int) -> Entry:
+    entry, _ = make_entry(worklist_entry(number, ScheduledProcedureStepStartDate=f"{FIRST_DAY:%Y%m%d}"), "UNKNOWN")
+    return entry
+
+
+def _measure(worker: ScpWorker, add: Callable[[], object]) -> None:
     client = AE()
     client.add_requested_context(MODALITY_WORKLIST_FIND)
     association = client.associate("127.0.0.1", worker.port)
@@ -50,8 +87,15 @@ def _measure(worker: ScpWorker, folder: Path) -> None:
     print(f"first query, one day of one station: {_ask(association, day)}")
     print(f"later ones, median of {RUNS}:           {_median(association, day)}")
     print(f"no match, median of {RUNS}:             {_median(association, none)}")
-    make_worklist_file(folder / "new.wl")
-    print(f"after one file was added:            {_ask(association, day)}")
+    one_day = data_set(
+        PatientName="",
+        PatientID="",
+        ScheduledProcedureStepSequence={"Modality": "", "ScheduledProcedureStepStartDate": "20240302"},
+    )
+    print(f"one day of all stations, first:      {_ask(association, one_day)}")
+    print(f"later ones, median of {RUNS}:           {_median(association, one_day)}")
+    add()
+    print(f"after one entry was added:           {_ask(association, day)}")
     print(f"everything:                          {_ask(association, data_set(PatientName='', PatientID=''))}")
     association.release()
     print(f"worker's memory: {_resident(worker.pid) / 1e6:.0f} MB")

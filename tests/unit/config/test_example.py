@@ -25,6 +25,7 @@ NO_DEFAULT = {
     "SpoolDirectory",
     "CacheDirectory",
     "Directory",
+    "ManagedDirectory",
     "ReceiveDirectory",
 }
 OWN_SECTIONS: dict[str, type[Frozen]] = {

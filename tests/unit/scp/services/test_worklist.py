@@ -394,7 +394,7 @@ class TestCancel:
         request = request_for({"PatientID": "P1"})
         real = service(tmp_path).serve.__self__  # type: ignore[attr-defined]  # the service behind the bound method
         worklist.WorklistService(
-            source=type("Source", (), {"entries": lambda _self: Endless()})(),
+            source=type("Source", (), {"entries": lambda _self, _selection: Endless()})(),
             options=real.options,
             default_encoding="Latin1",
             filter_issuer_aet=False,
