@@ -22,7 +22,8 @@ from scp.worker import CannotStart, Worker
 
 
 def _services(settings: Settings, launch: dict[str, Any]) -> tuple[Iterable[Service], Fetch]:
-    client = OrthancClient(settings.orthanc, launch.get("Token", ""))
+    workers = settings.dicom.processes if settings.dicom else 1
+    client = OrthancClient(settings.orthanc, launch.get("Token", ""), workers)
     return build_services(settings, client), client.modalities
 
 

@@ -39,8 +39,9 @@ ORTHANC_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
 UID: Final = re.compile(r"[0-9.]{1,64}")  # PS3.5 9.1; its finer rules are the Standard's business, not the path's
 
 CONNECT_TIMEOUT: Final = 5.0  # seconds
-READ_TIMEOUT: Final = 120.0  # seconds without a byte; a store waits for S3 with Durability ObjectStore
+READ_TIMEOUT: Final = 120  # seconds without a byte; a store waits for S3 with Durability ObjectStore
 BLOCK_SIZE: Final = 1024 * 1024  # bytes handed to the socket at once
+LEAST_CONNECTIONS: Final = 4  # of one worker
 STALE_RETRIES: Final = 2
 MEMORY_LIMIT: Final = 16 * 1024 * 1024  # bytes of a file held in memory
 NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -105,9 +106,11 @@ class StoredInstance:
 
 
 class OrthancClient:
-    """Thread-safe. `maximum_connections` bounds the idle connections kept, not those in use."""
+    """Thread-safe. A connection holds one of Orthanc's HTTP threads, in use or idle: who finds none free waits."""
 
-    def __init__(self, settings: OrthancSettings, token: str = "", maximum_connections: int = 32) -> None:
+    def __init__(self, settings: OrthancSettings, token: str = "", workers: int = 1) -> None:
+        """`workers` share Orthanc's HTTP threads; what they leave is for Orthanc's other users."""
+        maximum_connections = max(LEAST_CONNECTIONS, settings.http_threads_count * 4 // 5 // workers)
         self._headers = {"Authorization": token} if token else {}
         self._path = (urllib3.util.parse_url(settings.url).path or "").rstrip("/")
         self._pool = _pool(settings, maximum_connections)
@@ -141,16 +144,12 @@ class OrthancClient:
             raise OrthancRefused(200, -1, "unexpected answer to POST /instances")
         return StoredInstance(str(answer["Status"]), str(answer.get("ID", "")))
 
-    def find(self, level: Level, query: Mapping[str, str], *, limit: int = 0) -> list[str]:
+    def find(self, level: Level, query: Mapping[str, str]) -> list[str]:
         """Orthanc identifiers of the resources of `level` that match `query` by the rules of `/tools/find`.
 
-        Keys are `gggg,eeee`. Persons' names and all else are compared without case. `limit` 0 = no limit of ours;
-        Orthanc's own limits hold all the same.
+        Keys are `gggg,eeee`. All values are compared without case. Orthanc's own limits hold.
         """
-        request: dict[str, Any] = {"Level": level, "Query": dict(query)}
-        if limit:
-            request["Limit"] = limit
-        answer: list[str] = self._post_json("/tools/find", request)
+        answer: list[str] = self._post_json("/tools/find", {"Level": level, "Query": dict(query)})
         return answer
 
     def resources(self, level: Level, ids: Sequence[str], *, metadata: bool = False) -> list[dict[str, Any]]:
@@ -268,6 +267,7 @@ class OrthancClient:
             headers={**self._headers, **headers},
             preload_content=False,
             retries=False,
+            pool_timeout=READ_TIMEOUT,
         )
 
 
@@ -316,10 +316,16 @@ def _pool(settings: OrthancSettings, maximum_connections: int) -> urllib3.HTTPCo
             url.port,
             timeout=timeout,
             maxsize=maximum_connections,
+            block=True,
             blocksize=BLOCK_SIZE,
             ssl_context=ssl.create_default_context(cafile=certificates),
             assert_hostname=False,  # it is this machine: the certificate names the hospital's host, not 127.0.0.1
         )
     return urllib3.HTTPConnectionPool(
-        url.host or "127.0.0.1", url.port, timeout=timeout, maxsize=maximum_connections, blocksize=BLOCK_SIZE
+        url.host or "127.0.0.1",
+        url.port,
+        timeout=timeout,
+        maxsize=maximum_connections,
+        block=True,
+        blocksize=BLOCK_SIZE,
     )

@@ -119,7 +119,7 @@ def _add_from_files(client: OrthancClient, plan: Plan, found: list[Found]) -> No
 
     def read(instance: str) -> dict[AttributeName, Attribute]:
         try:
-            return attributes_of(client.instance_tags(instance))
+            return attributes_of(client.instance_tags(instance)) if instance else {}
         except ResourceMissing:
             return {}
 
@@ -130,7 +130,7 @@ def _add_from_files(client: OrthancClient, plan: Plan, found: list[Found]) -> No
 
 
 def _instances_of(client: OrthancClient, level: Level, entities: list[Entity]) -> list[str]:
-    """One instance of each entity, by Orthanc identifier."""
+    """One instance of each entity, by Orthanc identifier; empty if it was removed meanwhile."""
     if level == Level.IMAGE:
         return [entity.row["ID"] for entity in entities]
     if level == Level.SERIES:
@@ -139,4 +139,4 @@ def _instances_of(client: OrthancClient, level: Level, entities: list[Entity]) -
     children = [entity.row[link][0] for entity in entities]
     series = client.resources("Series", children)
     by_child = {row["ID"] if level == Level.STUDY else row["ParentStudy"]: row["Instances"][0] for row in series}
-    return [by_child[child] for child in children]
+    return [by_child.get(child, "") for child in children]

@@ -26,6 +26,7 @@ from scp.statuses import (
     SUCCESS,
     NoSuitableContext,
 )
+from scp.upper_layer import AssociationEnded
 
 log = logging.getLogger(__name__)
 
@@ -69,24 +70,28 @@ class SubOperations:
                     return
                 try:
                     with closing(future.result()) as encoded:
-                        self.count(send(encoded))
-                except (OrthancError, NotPart10, NoSuitableContext, SubOperationFailed) as error:
+                        status = send(encoded)
+                    self._count(status)
+                except AssociationEnded:
+                    raise
+                except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance, the others go out
                     self._log(instance, error)
                     self.fail([instance])
 
     def _log(self, instance: Instance, error: Exception) -> None:
         """One line for each reason: a destination that refuses a class refuses it a thousand times."""
-        if str(error) not in self._reasons:
-            self._reasons.add(str(error))
+        is_ours = isinstance(error, (OrthancError, NotPart10, NoSuitableContext, SubOperationFailed))
+        reason = f"{type(error).__name__}: {error}" if is_ours else type(error).__name__  # it could quote values
+        if reason not in self._reasons:
+            self._reasons.add(reason)
             log.warning(
-                "sub_operation_failed instance=%s calling_ae_title=%r reason=%s: %s",
+                "sub_operation_failed instance=%s calling_ae_title=%r reason=%s",
                 instance.orthanc_id,
                 self._request.peer.calling_ae_title,
-                type(error).__name__,
-                error,
+                reason,
             )
 
-    def count(self, status: int) -> None:
+    def _count(self, status: int) -> None:
         """Take note of the peer's answer to one C-STORE, and tell the requester."""
         if status == SUCCESS:
             self._completed += 1

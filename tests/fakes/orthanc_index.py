@@ -44,7 +44,7 @@ class FakeOrthanc(OrthancClient):
     def modalities(self) -> tuple[Modality, ...]:
         return self.known_modalities
 
-    def find(self, level: Level, query: Mapping[str, str], *, limit: int = 0) -> list[str]:
+    def find(self, level: Level, query: Mapping[str, str]) -> list[str]:
         self.requests.append(("find", level, dict(query)))
         return self.candidates(level, query)
 

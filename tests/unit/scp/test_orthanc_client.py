@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -80,6 +81,26 @@ def test_requests_carry_the_token_and_share_a_kept_alive_connection(server: Serv
         client.system()
     assert {headers["Authorization"] for _, _, headers, _ in server.seen} == {"Bearer token"}
     assert len(server.connections) == 1
+
+
+def test_a_worker_takes_no_more_of_orthancs_http_threads_than_its_share(server: Server) -> None:
+    client = OrthancClient(OrthancSettings(url=server.url, http_threads_count=20), workers=4)
+    at_work, most = [0], [0]
+    together = threading.Condition()
+
+    def answer(*_: object) -> tuple[int, bytes]:
+        with together:
+            at_work[0] += 1
+            most[0] = max(most[0], at_work[0])
+            together.wait(0.05)
+            at_work[0] -= 1
+        return 200, b"{}"
+
+    server.answer = answer
+    with ThreadPoolExecutor(12) as threads:
+        list(threads.map(lambda _: client.system(), range(24)))
+    assert most[0] == 4
+    assert len(server.connections) == 4
 
 
 def test_a_path_before_the_api_is_kept(server: Server) -> None:
