@@ -30,6 +30,8 @@ def connector(settings: DicomSettings) -> Connect:
     """How this worker reaches a modality; see `open_association` for what it raises."""
 
     def connect(modality: Modality, contexts: Sequence[ProposedContext]) -> StoreAssociation:
+        if modality.use_dicom_tls and settings.scu_tls is None:  # changed through REST after the start
+            raise AssociationRefused("UseDicomTls is true, but there is no DicomTlsCertificate to show")
         return open_association(
             modality.host,
             modality.port,
