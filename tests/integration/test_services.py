@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from pynetdicom import AE, build_role, evt
 
 from backend.stack.dcmtk import Answer, Peer, StoreScp
 from backend.stack.ports import free_port
@@ -33,6 +34,7 @@ from tests.integration.scp_fixtures import LocalOrthanc, ScpWorker, dicom_settin
 
 SERIES = ("QueryRetrieveLevel=SERIES", "StudyInstanceUID", "SeriesInstanceUID")
 IMAGE = ("QueryRetrieveLevel=IMAGE", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+STUDY_GET = "1.2.840.10008.5.1.4.1.2.2.3"
 STUDY_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 
 
@@ -366,6 +368,34 @@ def test_ps34_c_4_3_getscu_receives_on_its_own_association(
     assert answer.statuses[-1] == 0x0000
     (path,) = tmp_path.iterdir()
     assert content(dcmread(path)) == content(source)
+
+
+def test_ps34_c_4_3_3_1_a_cancel_during_a_get_starts_no_further_sub_operation(
+    orthanc: LocalOrthanc, worker: ScpWorker, tmp_path: Path
+) -> None:
+    """Pynetdicom as requester cancels while it is being sent the first image."""
+    orthanc.empty()
+    study = generate_uid()
+    for path in write_series(tmp_path, 6, study=study, side=16):
+        orthanc.store(path.read_bytes())
+
+    def cancel(event: Any) -> int:
+        event.assoc.send_c_cancel(1, query_model=STUDY_GET)
+        return 0x0000
+
+    entity = AE("MODALITY")
+    entity.add_requested_context(STUDY_GET)
+    entity.add_requested_context(CTImageStorage)
+    role = build_role(CTImageStorage, scp_role=True)
+    association = entity.associate("127.0.0.1", worker.port, ext_neg=[role], evt_handlers=[(evt.EVT_C_STORE, cancel)])
+    assert association.is_established
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = "STUDY"
+    identifier.StudyInstanceUID = study
+    *_, (status, _) = association.send_c_get(identifier, STUDY_GET)
+    association.release()
+    assert status.Status == 0xFE00
+    assert (status.NumberOfCompletedSuboperations, status.NumberOfRemainingSuboperations) == (1, 5)
 
 
 def test_an_asynchronous_move_is_a_job_of_orthancs(
