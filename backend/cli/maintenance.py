@@ -7,6 +7,7 @@ Exit codes: 0 nothing is wrong, or all of it was mended; 1 something is; 2 it co
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -159,6 +160,7 @@ def register(app: typer.Typer) -> None:
 @contextmanager
 def _failures_told() -> Iterator[None]:
     """Turn what keeps a tool from its work into a sentence and an exit code."""
+    warnings.filterwarnings("ignore", module=r"pydicom\b")  # they may quote a patient's data
     try:
         yield
     except ConfigurationError as error:

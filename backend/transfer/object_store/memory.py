@@ -74,8 +74,8 @@ class MemoryObjectStore:
         yield from [upload for upload in self.uploads if upload.key.startswith(prefix)]
 
     def abort_upload(self, upload: UnfinishedUpload) -> None:
-        if upload in self.uploads:
-            self.uploads.remove(upload)
+        wanted = (upload.key, upload.upload_id)
+        self.uploads[:] = [other for other in self.uploads if (other.key, other.upload_id) != wanted]
 
     def create_bucket(self) -> None:
         self._bucket_exists = True
