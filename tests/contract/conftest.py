@@ -12,7 +12,6 @@ from backend.stack.ports import free_port
 from backend.stack.s3_server import S3Server
 from tests.bench.distant_s3 import DistantS3
 from tests.fakes.s3_faults import FakeS3
-from tests.servers.radosgw import Radosgw, RadosgwUnavailable
 
 
 @pytest.fixture(scope="session")
@@ -25,16 +24,6 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def bench_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DistantS3]:
     server = DistantS3(tmp_path_factory.mktemp("bench-s3") / "log")
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="session")
-def radosgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Radosgw]:
-    try:
-        server = Radosgw(tmp_path_factory.mktemp("radosgw") / "log")
-    except RadosgwUnavailable as reason:
-        pytest.skip(str(reason))
     yield server
     server.stop()
 
