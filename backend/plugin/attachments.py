@@ -21,6 +21,7 @@ from backend.spool import Spool
 
 FETCH_TIMEOUT: Final = 120.0  # seconds for a whole object; the transfer process gives up earlier when S3 is away
 _WORTH_THE_WHOLE: Final = 4  # once a quarter of an object has been fetched in ranges, it is fetched whole and cached
+_LARGEST_RANGE: Final = 64 * 1024 * 1024  # bytes; both processes hold it in memory
 _KNOWN_RANGES: Final = 1000  # objects
 
 Extract = Callable[[int], bytes | None]  # descriptor → the bytes wanted, or None if the file is damaged
@@ -176,7 +177,7 @@ class Attachments:
         """Whether so little of the object has been asked for, these `length` bytes included, that the rest may stay."""
         with self._counts:
             total = self._fetched_in_ranges.pop(name, 0) + length
-            if total * _WORTH_THE_WHOLE > size:
+            if length > _LARGEST_RANGE or total * _WORTH_THE_WHOLE > size:
                 return False
             self._fetched_in_ranges[name] = total
             if len(self._fetched_in_ranges) > _KNOWN_RANGES:

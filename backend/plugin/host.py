@@ -157,9 +157,11 @@ class Isen:
     def _on_change(self, change: int, _level: int, _resource: str) -> None:
         if change == self._host.ChangeType.ORTHANC_STARTED:
             self._next_metrics = 0.0
-            if self._area3:
-                self._area3.keeps_custom_data = self._index_keeps_custom_data()
-            self._supervisor.accept()
+            try:
+                if self._area3:
+                    self._area3.keeps_custom_data = self._index_keeps_custom_data()
+            finally:
+                self._supervisor.accept()
         elif change == self._host.ChangeType.ORTHANC_STOPPED:
             self._next_metrics = math.inf
             # Orthanc still answers HTTP while it stops: the workers finish what they have, the transfer process stays

@@ -117,6 +117,14 @@ def test_a_large_part_is_fetched_whole_at_once(attachments: Attachments, transfe
     assert operations(transfer) == ["fetch", "fetch"]
 
 
+def test_a_range_too_large_for_memory_is_fetched_with_the_whole(
+    attachments: Attachments, transfer: Transfer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.plugin.attachments._LARGEST_RANGE", CHUNK)
+    assert attachments.read_range(NAME, START, END, KNOWN) == CONTENT[START:END]
+    assert operations(transfer) == ["fetch"]
+
+
 @pytest.mark.parametrize("known", [None, CustomData.of(CONTENT[:LARGE], NAME)])
 def test_without_digests_of_chunks_the_whole_is_fetched_and_verified(
     attachments: Attachments, transfer: Transfer, s3: S3, known: CustomData | None
