@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -35,10 +36,13 @@ ECHO = {"CommandField": 0x30, "MessageID": 1, "AffectedSOPClassUID": VERIFICATIO
     ids=["http", "tls", "zeros", "huge", "p-data first", "short", "empty", "item length"],
 )
 def test_first_bytes(group: Workers, sent: bytes) -> None:
+    """Seen at once, not when AssociateTimeout (1 s here) is over."""
     with RawPeer(group.port) as peer:
+        start = time.monotonic()
         peer.send(sent)
         assert peer.receive()[0] in (0, 7)
         assert peer.is_closed_within(3)
+        assert time.monotonic() - start < 0.7
 
 
 @pytest.mark.parametrize(

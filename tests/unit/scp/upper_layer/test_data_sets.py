@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,9 @@ from scp.upper_layer.data_set_buffer import DataSetBuffer, MemoryBudget
 from scp.upper_layer.errors import ProtocolViolation
 from scp.upper_layer.identifier import decode_identifier, encode_identifier
 from scp.upper_layer.limits import Limits
+from scp.upper_layer.nesting import NestingError, check_nesting
 
+ITEM_END, SEQUENCE_END = b"\xfe\xff\x0d\xe0\0\0\0\0", b"\xfe\xff\xdd\xe0\0\0\0\0"
 LIMITS = Limits.of(DicomSettings(maximum_sequence_depth=3, maximum_inflated_length=10_000))
 
 
@@ -119,6 +122,18 @@ def test_one_level_too_many(syntax: UID) -> None:
     encoded = encode_identifier(query(4), syntax)
     with pytest.raises(Refusal, match="nested"):
         decode_identifier(io.BytesIO(encoded), syntax, LIMITS)
+
+
+@pytest.mark.parametrize("defined_length", [True, False])
+def test_levels_hidden_in_an_unknown_vr_count(*, defined_length: bool) -> None:
+    """PS3.5 6.2.2: UN of undefined length is a sequence in Implicit VR, whatever the transfer syntax."""
+    inside = encode_identifier(query(3), ImplicitVRLittleEndian)
+    length = struct.pack("<L", len(inside)) if defined_length else b"\xff\xff\xff\xff"
+    encoded = b"\x09\x00\x01\x10UN\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0" + length + inside
+    encoded += (b"" if defined_length else ITEM_END) + SEQUENCE_END
+    check_nesting(encoded, implicit=False, little_endian=True, maximum=4)
+    with pytest.raises(NestingError):
+        check_nesting(encoded, implicit=False, little_endian=True, maximum=3)
 
 
 def test_inflated_size_is_bounded() -> None:
