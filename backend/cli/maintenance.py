@@ -49,7 +49,7 @@ PerSecond = Annotated[float, typer.Option(min=0, help="The most requests per sec
 ReadData = Annotated[bool, typer.Option("--read-data", help="Read every object and compare its bytes.")]
 Sample = Annotated[int, typer.Option(min=0, help="Read so many objects, drawn at random.")]
 Grace = Annotated[float, typer.Option(min=0, help="Hours; what is younger is no orphan and no stale upload.")]
-Settle = Annotated[float, typer.Option(min=0, help="Seconds that removals under way may take.")]
+Settle = Annotated[float, typer.Option(min=0, help="Seconds that uploads and removals under way may take.")]
 
 
 def where(configuration: Configuration, identifier: str, *, url: Url = None, as_json: AsJson = False) -> None:

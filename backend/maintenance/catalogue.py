@@ -22,6 +22,7 @@ PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 PRAGMA temp_store = MEMORY;
 CREATE TABLE attachments (name TEXT PRIMARY KEY, size, md5, level, resource, attachment) WITHOUT ROWID;
+CREATE TABLE doubts (name PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE suspects (key, size, etag, modified);
 CREATE TABLE findings (number INTEGER PRIMARY KEY, kind, name, key, found, path, size, md5, upload_id);
 CREATE INDEX findings_by_name ON findings (name);
@@ -59,6 +60,15 @@ class Catalogue:
         """Names of attachments drawn at random."""
         rows = self._database.execute("SELECT name FROM attachments ORDER BY random() LIMIT ?", (count,))
         return {name for (name,) in rows}
+
+    def doubt(self, attachment: IndexedAttachment) -> None:
+        """Put an attachment aside that seems to have no object."""
+        self._database.execute("INSERT OR REPLACE INTO doubts VALUES (?)", (attachment.name,))
+
+    def doubts(self) -> Iterator[IndexedAttachment]:
+        """The attachments put aside."""
+        for row in self._database.execute("SELECT attachments.* FROM doubts JOIN attachments USING (name)"):
+            yield IndexedAttachment(*row)
 
     def suspect(self, listed: ListedObject) -> None:
         """Put an object aside that no attachment of the index refers to."""

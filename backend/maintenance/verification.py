@@ -3,18 +3,17 @@
 Orthanc goes on working meanwhile, so the two lists never are of the same moment. The order makes each verdict safe:
 
 * missing: not in the spool, then not in the bucket, then still in the index. What left the spool is in the bucket;
-  what left the bucket had left the index before.
+  what left the bucket had left the index before. All of it twice: another Orthanc may be uploading it.
 * orphaned: older than the grace period before the index was read, so its row had long been written; and when the
-  removals under way have had their time: no tombstone, then still in the bucket.
+  removals under way, this node's or another's, have had their time: no tombstone, then still in the bucket.
 * other size, other bytes: still in the index. An attachment never changes; a new one has a new name.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -26,6 +25,7 @@ from backend.maintenance.index import IndexedAttachment
 from backend.maintenance.local import Place
 from backend.maintenance.patience import patiently
 from backend.maintenance.set_up import DEFAULT_PARALLEL, Archive
+from backend.maintenance.verdict import Verdict, Window, side_by_side
 from backend.transfer.object_store.errors import (
     AccessDenied,
     ObjectArchived,
@@ -48,7 +48,7 @@ class Options:
     read_data: bool = False  # read every object
     sample: int = 0  # read so many objects, drawn at random
     grace: float = 86400.0  # seconds; what is younger is neither orphaned nor stale
-    settle: float = 30.0  # seconds a removal under way may take, before an orphan is called one
+    settle: float = 30.0  # seconds that uploads and removals under way may take, before anything is called wrong
     parallel: int = DEFAULT_PARALLEL
 
 
@@ -86,11 +86,12 @@ class Verification:
         self._read_index()
         sample = self._catalogue.sample(self._options.sample) if self._options.sample else set()
         with ThreadPoolExecutor(self._options.parallel, thread_name_prefix="verify") as pool:
-            window = _Window(pool, self._options.parallel * _IN_FLIGHT, self._take)
+            window = Window(pool, self._options.parallel * _IN_FLIGHT, self._take)
             try:
                 self._compare(window, sample, started - self._options.grace)
                 window.drain()
-                self._judge_orphans(window)
+                self._settle()
+                self._judge_doubts(window)
                 window.drain()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
@@ -105,11 +106,11 @@ class Verification:
             self._on_progress(Progress("Reading the index", done, max(total, done)))
         self.counts.attachments = len(self._catalogue)
 
-    def _compare(self, window: _Window, sample: set[str], orphans_before: float) -> None:
+    def _compare(self, window: Window, sample: set[str], orphans_before: float) -> None:
         """Walk through index and listing side by side; both are in the order of the names."""
         seen = 0
         listing = self._archive.store.list(self._archive.naming.prefix)
-        for attachment, listed in _side_by_side(self._catalogue.attachments(), self._ours(listing)):
+        for attachment, listed in side_by_side(self._catalogue.attachments(), self._ours(listing)):
             if attachment is None:
                 if listed is not None and listed.modified < orphans_before:
                     self._catalogue.suspect(listed)
@@ -126,7 +127,7 @@ class Verification:
 
     def _judge(
         self, attachment: IndexedAttachment, listed: ListedObject | None, sample: set[str]
-    ) -> Callable[[IndexedAttachment], _Verdict] | None:
+    ) -> Callable[[IndexedAttachment], Verdict] | None:
         """Which second look an attachment needs, if any."""
         if listed is None:
             return self._judge_absent
@@ -147,73 +148,84 @@ class Verification:
             self.counts.object_bytes += listed.size
             yield listed
 
-    def _judge_absent(self, attachment: IndexedAttachment) -> _Verdict:
+    def _judge_absent(self, attachment: IndexedAttachment) -> Verdict:
         local, name = self._archive.local, attachment.name
         if local.has(name, Place.PENDING, Place.INCOMING):
-            return _Verdict(pending=1)
+            return Verdict(pending=1)
         try:
             size = patiently(lambda: self._archive.store.head(self._archive.naming.key(name))).size
         except ObjectMissing:
             if not self._archive.index.refers_to(attachment.name, attachment.path):
-                return _Verdict()
-            if local.has(name, Place.QUARANTINE):
-                return self._finding(Kind.QUARANTINED, attachment, "was damaged in the spool, and never uploaded")
-            has_copy = local.has(name, Place.CACHE)
-            return self._finding(
-                Kind.MISSING, attachment, "has no object" + ("; the read cache has a copy" if has_copy else "")
-            )
-        return _Verdict() if size == attachment.size else self._judge_size(attachment)
+                return Verdict()
+            return Verdict(doubt=attachment)
+        return Verdict() if size == attachment.size else self._judge_size(attachment)
 
-    def _judge_size(self, attachment: IndexedAttachment) -> _Verdict:
+    def _judge_size(self, attachment: IndexedAttachment) -> Verdict:
         try:
             size = patiently(lambda: self._archive.store.head(self._archive.naming.key(attachment.name))).size
         except ObjectMissing:
             return self._judge_absent(attachment)
         if size == attachment.size or not self._archive.index.refers_to(attachment.name, attachment.path):
-            return _Verdict()
+            return Verdict()
         found = f"the object has {size} bytes; the index says {attachment.size}"
         return self._finding(Kind.TRUNCATED, attachment, found)
 
-    def _judge_bytes(self, attachment: IndexedAttachment) -> _Verdict:
+    def _judge_bytes(self, attachment: IndexedAttachment) -> Verdict:
         key = self._archive.naming.key(attachment.name)
         try:
             wrong = patiently(lambda: compare(self._archive.store, key, attachment.size, attachment.md5))
         except ObjectMissing:
             return self._judge_absent(attachment)
         except ObjectArchived:
-            return _Verdict(archived=1)
+            return Verdict(archived=1)
         except (ObjectCorrupted, ServerFailed) as error:
             wrong = str(error)
         if wrong is None or not self._archive.index.refers_to(attachment.name, attachment.path):
-            return _Verdict(read=1, read_bytes=attachment.size)
+            return Verdict(read=1, read_bytes=attachment.size)
         verdict = self._finding(Kind.CORRUPTED, attachment, wrong)
-        return _Verdict(read=1, read_bytes=attachment.size, finding=verdict.finding)
+        return Verdict(read=1, read_bytes=attachment.size, finding=verdict.finding)
 
-    def _judge_suspicious(self, attachment: IndexedAttachment) -> _Verdict:
+    def _judge_suspicious(self, attachment: IndexedAttachment) -> Verdict:
         verdict = self._judge_bytes(attachment)
         if verdict.finding is None and verdict.read:
             self._etag_is_md5 = False
         return verdict
 
-    def _judge_orphans(self, window: _Window) -> None:
-        """Removals begun before the index was read may still be under way: give them their time first."""
-        end = time.monotonic() + (self._options.settle if any(self._catalogue.suspects()) else 0.0)
+    def _settle(self) -> None:
+        """What began before the index was read may still be under way: give it its time, if anything depends on it."""
+        if not any(self._catalogue.suspects()) and not any(self._catalogue.doubts()):
+            return
+        end = time.monotonic() + self._options.settle
         while (left := end - time.monotonic()) > 0:
-            self._on_progress(Progress(f"Waiting {left:.0f} s for removals", 0, 0))
+            self._on_progress(Progress(f"Waiting {left:.0f} s for what is under way", 0, 0))
             time.sleep(min(left, _SETTLE_STEP))
+
+    def _judge_doubts(self, window: Window) -> None:
+        for attachment in self._catalogue.doubts():
+            window.submit(partial(self._judge_missing, attachment))
         for listed in self._catalogue.suspects():
             window.submit(partial(self._judge_orphan, listed))
 
-    def _judge_orphan(self, listed: ListedObject) -> _Verdict:
+    def _judge_missing(self, attachment: IndexedAttachment) -> Verdict:
+        verdict = self._judge_absent(attachment)
+        if verdict.doubt is None:
+            return verdict
+        if self._archive.local.has(attachment.name, Place.QUARANTINE):
+            return self._finding(Kind.QUARANTINED, attachment, "was damaged in the spool, and never uploaded")
+        has_copy = self._archive.local.has(attachment.name, Place.CACHE)
+        found = "has no object" + ("; the read cache has a copy" if has_copy else "")
+        return self._finding(Kind.MISSING, attachment, found)
+
+    def _judge_orphan(self, listed: ListedObject) -> Verdict:
         name = self._archive.naming.name(listed.key) or ""
         if self._archive.local.has(name, Place.TOMBSTONE, Place.PENDING, Place.INCOMING):
-            return _Verdict(removed=1)
+            return Verdict(removed=1)
         try:
             now = patiently(lambda: self._archive.store.head(listed.key))
         except ObjectMissing:
-            return _Verdict(removed=1)
+            return Verdict(removed=1)
         found = "no attachment of the index has this object"
-        return _Verdict(finding=Finding(Kind.ORPHANED, name, listed.key, found, size=now.size))
+        return Verdict(finding=Finding(Kind.ORPHANED, name, listed.key, found, size=now.size))
 
     def _look_for_stale_uploads(self, begun_before: float) -> None:
         try:
@@ -227,73 +239,25 @@ class Verification:
         except (AccessDenied, RequestRefused, ServerFailed) as error:
             self.notes.append(f"unfinished multipart uploads could not be listed: {error}")
 
-    def _finding(self, kind: Kind, attachment: IndexedAttachment, found: str) -> _Verdict:
+    def _finding(self, kind: Kind, attachment: IndexedAttachment, found: str) -> Verdict:
         key = self._archive.naming.key(attachment.name)
-        return _Verdict(
+        return Verdict(
             finding=Finding(
                 kind, attachment.name, key, found, attachment.path, size=attachment.size, md5=attachment.md5
             )
         )
 
-    def _take(self, verdict: _Verdict) -> None:
+    def _take(self, verdict: Verdict) -> None:
         counts = self.counts
         counts.pending += verdict.pending
         counts.removed += verdict.removed
         counts.read += verdict.read
         counts.read_bytes += verdict.read_bytes
         counts.archived += verdict.archived
+        if verdict.doubt is not None:
+            self._catalogue.doubt(verdict.doubt)
         if verdict.finding is not None:
             self._catalogue.found(verdict.finding)
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    """What a second look showed."""
-
-    finding: Finding | None = None
-    pending: int = 0
-    removed: int = 0
-    read: int = 0
-    read_bytes: int = 0
-    archived: int = 0
-
-
-class _Window:
-    """Runs judgements in a pool, not more at a time than fit; their verdicts are taken by the one thread that asks."""
-
-    def __init__(self, pool: ThreadPoolExecutor, limit: int, take: Callable[[_Verdict], None]) -> None:
-        self._pool = pool
-        self._limit = limit
-        self._take = take
-        self._running: deque[Future[_Verdict]] = deque()
-
-    def submit(self, judge: Callable[[], _Verdict]) -> None:
-        if len(self._running) >= self._limit:
-            self._take(self._running.popleft().result())
-        self._running.append(self._pool.submit(judge))
-
-    def drain(self) -> None:
-        while self._running:
-            self._take(self._running.popleft().result())
-
-
-def _side_by_side(
-    attachments: Iterator[IndexedAttachment], objects: Iterator[ListedObject]
-) -> Iterator[tuple[IndexedAttachment | None, ListedObject | None]]:
-    """Pairs of the same name, in order; None where one has no partner."""
-    attachment, listed = next(attachments, None), next(objects, None)
-    while attachment is not None or listed is not None:
-        name = attachment.name if attachment else None
-        other = listed.key.rpartition("/")[2] if listed else None
-        if other is None or (name is not None and name < other):
-            yield attachment, None
-            attachment = next(attachments, None)
-        elif name is None or other < name:
-            yield None, listed
-            listed = next(objects, None)
-        else:
-            yield attachment, listed
-            attachment, listed = next(attachments, None), next(objects, None)
 
 
 def _ago(moment: float) -> str:

@@ -70,6 +70,19 @@ def test_an_attachment_that_only_the_cache_holds_is_missing_all_the_same(fake: F
     assert verify(fake)[0] == {name: Kind.MISSING}
 
 
+def test_an_attachment_that_another_node_uploads_meanwhile_is_not_missing(
+    fake: FakeArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, real = fake.rest.add(b"content"), time.sleep
+
+    def sleep(seconds: float) -> None:
+        fake.put(name, b"content")
+        real(seconds)
+
+    monkeypatch.setattr("backend.maintenance.verification.time.sleep", sleep)
+    assert verify(fake, settle=0.3)[0] == {}
+
+
 def test_a_damaged_attachment_in_quarantine_is_named_so(fake: FakeArchive) -> None:
     name = fake.rest.add(b"content")
     fake.local("quarantine", name, b"damaged")
