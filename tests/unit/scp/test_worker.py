@@ -240,7 +240,7 @@ def test_a_connection_from_before_the_drain_still_associates(tmp_path: Path) -> 
         peer.send(request[:100])
         eventually(lambda: running[0].report.get("Connections") == 1)
         running[0].process.send_signal(signal.SIGTERM)
-        eventually(lambda: "draining" in [event.get("State") for event in running[0].events])
+        time.sleep(0.2)  # the signal has arrived, and the second it leaves such a connection is not over
         peer.send(request[100:])
         assert peer.receive()[0] == 2
         assert peer.echo() == 0
