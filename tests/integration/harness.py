@@ -101,6 +101,10 @@ class Node:
         for folder in folders:
             shutil.rmtree(self.folder / folder, ignore_errors=True)
 
+    def attachments_of_an_image(self) -> list[str]:
+        """Their names. A storage area that cannot read ranges gets the head of the file as well."""
+        return ["dicom"] if self.status()["Storage"]["StorageArea"] == 3 else ["dicom", "dicom-until-pixel-data"]
+
     def instances(self) -> list[str]:
         """Orthanc's ids of all instances in its index."""
         ids: list[str] = self.orthanc.get_json("/instances")
