@@ -19,7 +19,7 @@ _HERE: Final = Path(__file__).parent
 
 
 def main() -> int:
-    """Run the benchmark; exit code 1 if any contender failed in any case."""
+    """Run the benchmark; exit code 1 if a contender did not start or failed in any case."""
     options = _options()
     form = FULL if options.full else QUICK
     if options.rounds:
@@ -31,6 +31,7 @@ def main() -> int:
     with runner.surroundings(form, options.s3, console) as bench:
         with runner.contenders(options.contenders, bench.around, console) as started:
             console.log(f"started: {', '.join(started)}; S3 is {bench.s3.description}")
+            missing = set(options.contenders) - set(started)
             for work in works:
                 results += runner.run(bench, work, started, console)
         seconds = time.monotonic() - begin
@@ -39,7 +40,7 @@ def main() -> int:
     report.write_markdown(options.output / "results.md", results)
     picture.draw(options.output / "results.svg", results)
     console.print(f"{form.name} form, {seconds:.0f} s; see {options.output}/results.json")
-    return 1 if any(result.failures for result in results) else 0
+    return 1 if missing or any(result.failures for result in results) else 0
 
 
 def _works(form: Form) -> list[Work]:

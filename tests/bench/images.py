@@ -77,13 +77,13 @@ class Studies:
 
     def __init__(self, folder: Path) -> None:
         """`folder` is in memory if possible, so that reading the images costs the senders nothing."""
-        self._folder = folder
+        self.folder = folder
         self._last = 0
 
     def write(self, size: Size, images: int) -> Study:
         """A new study of `images` images."""
         self._last += 1
-        study = Study(self._last, self._folder / f"study-{self._last}", images)
+        study = Study(self._last, self.folder / f"study-{self._last}", images)
         study.folder.mkdir(parents=True)
         for number in range(1, images + 1):
             descriptor = os.open(study.folder / f"{number:06d}.dcm", os.O_WRONLY | os.O_CREAT | os.O_EXCL)

@@ -62,18 +62,22 @@ def print_tables(console: Console, results: Sequence[Result]) -> None:
     """Medians with the lowest and highest round, and Isen's ratios."""
     names = [name for name in RECIPES if any(name in result.samples for result in results)]
     ratios = [(a, b) for a, b in _RATIOS if a in names and b in names]
-    table = Table(title="median (lowest to highest round); x = times better", header_style="bold")
-    for column in ("work", "case", "unit"):
-        table.add_column(column)
+    table = Table(title="median (lowest-highest round)", header_style="bold", show_lines=True)
+    table.add_column("work", no_wrap=True)
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(_broken(name), justify="right")
     for contender, other in ratios:
-        table.add_column(f"{contender}\nx {other}", justify="right", style="cyan")
+        table.add_column(f"{_broken(contender)}\nx {_broken(other)}", justify="right", style="cyan")
     for result in results:
         cells = [_cell(result, name) for name in names] + [_ratio(result, *pair) for pair in ratios]
-        table.add_row(result.case.work, result.case.title, result.case.unit, *cells)
+        table.add_row(f"{result.case.work}, {result.case.unit}\n{result.case.title}", *cells)
     console.print(table)
+    console.print("x: how many times better, by medians")
     _print_side_effects(console, results)
+
+
+def _broken(name: str) -> str:
+    return name.replace("-", "\n-")
 
 
 def _print_side_effects(console: Console, results: Sequence[Result]) -> None:

@@ -34,7 +34,7 @@ def surroundings(form: Form, server: str, console: Console) -> Iterator[Bench]:
         )
         s3 = SERVERS[server](folder)
         stack.callback(s3.stop)
-        destination = Destination(DESTINATION, folder)
+        destination = Destination(DESTINATION, images)
         stack.callback(destination.stop)
         try:
             place, truths = gil.find()

@@ -17,6 +17,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from tests.bench.contenders import DESTINATION, ISEN, ORTHANC, ORTHANC_NODELAY, SAMPLES, Contender
+from tests.bench.destination import take
 from tests.bench.images import CT, Study
 from tests.bench.senders import environment, send, tool
 from tests.bench.table import Bench, Case, Form, Sample, Work
@@ -41,7 +42,7 @@ def works(form: Form) -> Iterator[Work]:
     ]
     yield Work(
         tuple(cases),
-        (ORTHANC, ORTHANC_NODELAY, SAMPLES, ISEN),
+        (ORTHANC, ORTHANC_NODELAY, SAMPLES, ISEN) if form.full else (ORTHANC_NODELAY, SAMPLES, ISEN),
         partial(_retrieve, images=images),
         rounds=None if form.full else 1,
     )
@@ -81,21 +82,22 @@ def _measure(bench: Bench, contender: Contender, study: Study, way: Way) -> Samp
 
 
 def _move(bench: Bench, contender: Contender, study: Study) -> float:
-    before = bench.destination.received()
     elapsed, output = _run("movescu", ["-aem", DESTINATION], contender, study)
-    _complain_unless_all(study, bench.destination.received() - before, output)
+    _complain_unless_all(study, bench.destination.take(), output)
     return elapsed
 
 
-def _get(_bench: Bench, contender: Contender, study: Study) -> float:
-    elapsed, output = _run("getscu", ["--ignore"], contender, study)
-    _complain_unless_all(study, output.count("Received C-STORE Request"), output)
+def _get(bench: Bench, contender: Contender, study: Study) -> float:
+    folder = bench.studies.folder / "got"
+    folder.mkdir(exist_ok=True)
+    elapsed, output = _run("getscu", ["--bit-preserving", "--output-directory", str(folder)], contender, study)
+    _complain_unless_all(study, take(folder), output)
     return elapsed
 
 
 def _run(program: str, options: list[str], contender: Contender, study: Study) -> tuple[float, str]:
     """Seconds and output of a tool that has TCP_NODELAY=1, so that it is the server's speed that shows."""
-    command = [tool(program), "-v", "-S", "-aec", "ORTHANC", *options]
+    command = [tool(program), "-S", "-aec", "ORTHANC", *options]
     command += ["-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={study.uid}"]
     command += ["127.0.0.1", str(contender.dicom_port)]
     start = time.monotonic()
