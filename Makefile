@@ -20,7 +20,7 @@ demo: packages  ## a guided tour that stores, finds, moves and reads back real f
 	exec $(PYTHON_IN_VENV) -m backend.stack demo
 
 test: packages  ## unit, contract and integration tests; ARGS= for pytest
-	$(SETUP) venv test
+	$(SETUP) venv test lint
 	exec $(PYTHON_IN_VENV) -m pytest -m "not soak" $(ARGS)
 
 test-matrix:  ## integration tests on the Orthancs of Debian 13 and testing, as root; ARGS= for tests/matrix
@@ -37,5 +37,5 @@ bench: packages  ## Isen beside Orthanc's own server on this machine, three minu
 	exec $(PYTHON_IN_VENV) -m tests.bench $(if $(FULL),--full) $(ARGS)
 
 soak: packages  ## the long runs
-	$(SETUP) venv test
+	$(SETUP) venv test lint
 	exec $(PYTHON_IN_VENV) -m pytest -m soak --timeout 0 $(ARGS)
