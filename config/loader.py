@@ -14,7 +14,7 @@ from typing import Any
 from config.dicom import read_dicom
 from config.problems import ConfigurationError, Findings
 from config.section import Section, own_options, read, refuse_unknown
-from config.settings import DicomSettings, OrthancSettings, Settings, StorageSettings, WorklistSettings
+from config.settings import DicomSettings, Hl7Settings, OrthancSettings, Settings, StorageSettings, WorklistSettings
 from config.storage import orthanc_file, read_storage
 
 _FOREIGN_STORAGE = {  # sections of other storage plugins: whether they are on when they do not say
@@ -72,16 +72,17 @@ def load(configuration: Any, capabilities: Capabilities = Capabilities()) -> Loa
         raise ConfigurationError(tuple(findings.problems))
     root = Section("", configuration)
     isen = root.inner("Isen", findings)
-    refuse_unknown(isen, {"Python", "Storage", "Dicom", "Worklists"}, findings)
+    refuse_unknown(isen, {"Python", "Storage", "Dicom", "Worklists", "Hl7"}, findings)
     python = _python(root, isen, findings)
     _check_plugin(root, capabilities, findings)
     orthanc = _orthanc(root, capabilities.base, findings)
     worklists = _worklists(root, isen, findings)
+    hl7 = _hl7(root, isen, worklists, findings)
     dicom = read_dicom(root, isen, capabilities.base, findings)
     storage = read_storage(root, isen, capabilities.base, findings)
     if findings.problems or not (storage and orthanc and worklists and python):
         raise ConfigurationError(tuple(findings.problems), tuple(findings.warnings))
-    settings = Settings(python=python, orthanc=orthanc, storage=storage, dicom=dicom, worklists=worklists)
+    settings = Settings(python=python, orthanc=orthanc, storage=storage, dicom=dicom, worklists=worklists, hl7=hl7)
     return Loaded(settings, tuple(findings.warnings))
 
 
@@ -192,11 +193,27 @@ def _worklist_folder(section: Section, root: Section, findings: Findings) -> Wor
     return read(WorklistSettings, section, root, findings, derived)
 
 
+def _hl7(root: Section, isen: Section, worklists: WorklistSettings | None, findings: Findings) -> Hl7Settings | None:
+    """`Isen.Hl7`, if it is there and enabled."""
+    if "Hl7" not in isen.options:
+        return None
+    section = isen.inner("Hl7", findings)
+    refuse_unknown(section, {*own_options(Hl7Settings), "Enabled"}, findings)
+    if not section.get("Enabled", bool, default=True, findings=findings):
+        return None
+    if worklists and worklists.managed_directory is None:
+        findings.refuse(
+            "Isen.Worklists.ManagedDirectory", "is missing; orders that come as HL7 messages are kept there"
+        )
+    return read(Hl7Settings, section, root, findings)
+
+
 def settable_options() -> dict[str, set[str]]:
     """Every option of Isen's own sections, for the test of the commented example and for `isen check`."""
     return {
-        "Isen": {"Python", "Storage", "Dicom", "Worklists"},
+        "Isen": {"Python", "Storage", "Dicom", "Worklists", "Hl7"},
         "Isen.Storage": set(own_options(StorageSettings)),
         "Isen.Dicom": {*own_options(DicomSettings), "Enabled"},
         "Isen.Worklists": {*own_options(WorklistSettings), "Enable"},
+        "Isen.Hl7": {*own_options(Hl7Settings), "Enabled"},
     }

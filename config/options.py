@@ -19,6 +19,10 @@ from pydantic import AfterValidator, Field
 
 MEGABYTE: Final = 1024 * 1024
 LONGEST_AE_TITLE: Final = 16  # PS3.5 6.2, VR AE
+HL7_CHARACTER_SETS: Final = (  # HL7 table 0211, as far as scp.hl7.message reads them
+    *("ASCII", "8859/1", "8859/2", "8859/3", "8859/4", "8859/5", "8859/6", "8859/7", "8859/8", "8859/9", "8859/15"),
+    *("UNICODE UTF-8", "ISO IR14", "ISO IR87", "GB 18030-2000", "KS X 1001", "BIG-5"),
+)
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,20 @@ def _host(value: str) -> str:
     return value
 
 
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError:
+        raise Unusable('must be an IP address or a network such as "192.0.2.0/24"') from None
+    return value
+
+
+def _hl7_character_set(value: str) -> str:
+    if value not in HL7_CHARACTER_SETS:
+        raise Unusable(f"must be one of {', '.join(HL7_CHARACTER_SETS)}")
+    return value
+
+
 def _uid_pattern(value: str) -> str:
     if not re.fullmatch(r"[0-9.*?]{1,64}", value):
         raise Unusable("must be a UID of digits and dots; `*` and `?` are wild cards")
@@ -136,9 +154,11 @@ def _uid(value: str) -> str:
 
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
 Host = Annotated[str, AfterValidator(_host)]
+Network = Annotated[str, AfterValidator(_network)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Uid = Annotated[str, AfterValidator(_uid)]
 UidPattern = Annotated[str, AfterValidator(_uid_pattern)]
+Hl7CharacterSet = Annotated[str, AfterValidator(_hl7_character_set)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 BucketName = Annotated[str, AfterValidator(_bucket)]
 Region = Annotated[str, AfterValidator(_region)]

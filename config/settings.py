@@ -25,9 +25,11 @@ from config.options import (
     Derived,
     Endpoint,
     From,
+    Hl7CharacterSet,
     Host,
     Megabytes,
     MegabytesOrNone,
+    Network,
     NotNegative,
     Pause,
     Port,
@@ -43,6 +45,7 @@ __all__ = [
     "MEGABYTE",
     "DicomSettings",
     "Durability",
+    "Hl7Settings",
     "Modality",
     "OrthancSettings",
     "Settings",
@@ -224,6 +227,22 @@ class WorklistSettings(Frozen):
     limit_answers: NotNegative = 0  # 0 = none
 
 
+class Hl7Settings(Frozen):
+    """`Isen.Hl7`: the listener that turns HL7 orders into entries of the managed worklist."""
+
+    port: Port = 2575  # the one IANA has registered for HL7
+    bind_address: Host = "0.0.0.0"  # noqa: S104 - the sender is another machine; AllowedAddresses says which
+    allowed_addresses: tuple[Network, ...] = ()  # addresses and networks; empty = every one
+    maximum_connections: Positive = 32
+    maximum_message_length: Annotated[int, Field(ge=1024, le=64 * MEGABYTE)] = MEGABYTE  # bytes
+    message_timeout: Seconds = 30.0  # from a message's first byte to its last
+    idle_timeout: Pause = 0.0  # between messages; 0 = none, interface engines keep their connections
+    character_set: Hl7CharacterSet = "8859/1"  # of messages with an empty MSH-18; HL7 table 0211
+    alternate_protocol_code: bool = True  # the protocol is OBR-4.4 to 4.6 (IHE) if given; false: always 4.1 to 4.3
+    station_ae_titles: dict[str, AeTitle] = {}  # modality: station, for orders that name no station
+    maximum_rejected_messages: Positive = 1000  # kept for inspection
+
+
 class OrthancSettings(Frozen):
     """How a worker reaches Orthanc's REST API from the same machine."""
 
@@ -243,3 +262,4 @@ class Settings(Frozen):
     storage: StorageSettings
     dicom: DicomSettings | None = DicomSettings()  # None: no SCP here ("Isen.Dicom.Enabled": false)
     worklists: WorklistSettings = WorklistSettings()
+    hl7: Hl7Settings | None = None  # None: no listener

@@ -1,4 +1,4 @@
-"""REST routes of the managed worklist: every request is handed to the process that owns the list (`scp.worklists`).
+"""REST routes and processes of the managed worklist: `scp.worklists` answers the routes, `scp.hl7` takes HL7 orders.
 
 Nothing is looked at here. The listening socket outlives that process, so a request made while it restarts waits and is
 answered by the next one.
@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from backend import messages
 
-WORKLISTS: Final = "worklists"
+Process = tuple[str, str, dict[str, Any], tuple[int, ...]]  # name, module, launch message, descriptors
+
 MAXIMUM_BODY: Final = 4 * 1024 * 1024  # bytes, as in scp.worklists.server
 _PATTERNS: Final = (
     "/isen/worklists",
@@ -33,14 +34,19 @@ class WorklistRoutes:
         self._path = folder / "worklists.sock"
         self._is_managed = settings["Worklists"]["ManagedDirectory"] is not None
 
-    def processes(self) -> list[tuple[str, str, dict[str, Any], tuple[int, ...]]]:
-        """Name, module, launch message and descriptors of each process to start."""
+    def processes(self) -> list[Process]:
+        """The processes to start."""
         if not self._is_managed:
             return []
         storage = {**self._settings["Storage"], "AccessKey": None, "SecretKey": None}  # they never speak to S3
         settings = {**self._settings, "Storage": storage}
         listener = messages.listen(self._path).detach()
-        return [(WORKLISTS, "scp.worklists", {"Settings": settings, "Listener": listener}, (listener,))]
+        found: list[Process] = [
+            ("worklists", "scp.worklists", {"Settings": settings, "Listener": listener}, (listener,))
+        ]
+        if self._settings["Hl7"] is not None:
+            found.append(("hl7", "scp.hl7", {"Settings": settings}, ()))
+        return found
 
     def patterns(self) -> tuple[str, ...]:
         """The routes, each served by `answer`."""

@@ -21,7 +21,7 @@ from scp.matching.candidate import Undecodable
 from scp.statuses import Refusal
 from scp.worklist_sources.entry import IncompleteEntry
 from scp.worklist_sources.protocol import SourceUnavailable
-from scp.worklist_sources.selection import EVERYTHING, Selection
+from scp.worklist_sources.selection import EVERYTHING, FIRST_DAY, LAST_DAY, Selection
 from scp.worklists.database import DatabaseUnusable, open_for_reading
 from scp.worklists.entry import candidate_of
 
@@ -91,7 +91,9 @@ class ManagedWorklist:
 
 
 def _statement(selection: Selection) -> tuple[str, list[str | int]]:
-    tests: list[tuple[str, str | int]] = [("day >= ?", selection.first_day), ("day <= ?", selection.last_day)]
+    tests: list[tuple[str, str | int]] = [("1 = ?", 1)]
+    if (selection.first_day, selection.last_day) != (FIRST_DAY, LAST_DAY):
+        tests += [("day >= ?", selection.first_day), ("day <= ?", selection.last_day)]
     columns = ("modality", "patient_id", "accession_number")
     tests += [(f"{column} = ?", value) for column in columns if (value := getattr(selection, column))]
     if selection.station:

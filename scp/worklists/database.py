@@ -39,7 +39,9 @@ CREATE TABLE entry (
     data_set BLOB NOT NULL
 );
 CREATE UNIQUE INDEX entry_order ON entry (order_key) WHERE order_key IS NOT NULL;
-CREATE INDEX entry_day ON entry (day, modality, stations, status);
+CREATE INDEX entry_day ON entry (  -- all that queries test: rows are read only for what is answered
+    day, modality, stations, status, patient_id, accession_number, patient_name, revision
+);
 CREATE INDEX entry_patient ON entry (patient_id);
 CREATE INDEX entry_accession ON entry (accession_number);
 CREATE TABLE message (

@@ -12,7 +12,7 @@ from config.loader import load, settable_options
 from config.options import From, Unit
 from config.orthanc_files import parse, read_files, without_comments
 from config.section import option_name
-from config.settings import DicomSettings, Frozen, OrthancSettings, StorageSettings, WorklistSettings
+from config.settings import DicomSettings, Frozen, Hl7Settings, OrthancSettings, StorageSettings, WorklistSettings
 
 EXAMPLE = Path(__file__).parents[3] / "config" / "orthanc.json"
 TEXT = EXAMPLE.read_text()
@@ -32,6 +32,7 @@ OWN_SECTIONS: dict[str, type[Frozen]] = {
     "Storage": StorageSettings,
     "Dicom": DicomSettings,
     "Worklists": WorklistSettings,
+    "Hl7": Hl7Settings,
 }
 
 
@@ -97,5 +98,6 @@ def defaults(model: type[Frozen]) -> dict[str, Any]:
         option = option_name(information.alias or field, information)
         if option in settable_options()[f"Isen.{next(n for n, m in OWN_SECTIONS.items() if m is model)}"]:
             default = information.default
+            default = list(default) if isinstance(default, tuple) else default
             written[option] = default // unit if unit > 1 else default
     return written
