@@ -1,4 +1,4 @@
-"""`isen where`, `isen verify` and `isen repair`: the tools for when something might be wrong.
+"""`isen where`, `isen verify`, `isen repair` and `isen migrate`: what operators do with an archive.
 
 Exit codes: 0 nothing is wrong, or all of it was mended; 1 something is; 2 it could not be found out, or not all of it;
 78 the configuration is wrong (EX_CONFIG).
@@ -8,33 +8,39 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
-from rich.table import Table
 
+from backend.cli.maintenance_output import (
+    bar,
+    print_actions,
+    print_findings,
+    print_json,
+    print_summary,
+    print_whereabouts,
+    summary,
+)
 from backend.maintenance.catalogue import Catalogue
-from backend.maintenance.findings import Action, Deed, Finding, Kind
+from backend.maintenance.export import Export
+from backend.maintenance.findings import Kind
 from backend.maintenance.local import FoldersUnreadable
 from backend.maintenance.repair import DONE, Repair, RepairOptions, TooManyDeletions
 from backend.maintenance.rest import OrthancUnavailable
 from backend.maintenance.set_up import DEFAULT_PARALLEL, open_archive
-from backend.maintenance.verification import Options, Progress, Verification
-from backend.maintenance.where import NoSuchId, Whereabouts, look_up
+from backend.maintenance.verification import Options, Verification
+from backend.maintenance.where import NoSuchId, look_up
 from backend.transfer.object_store.errors import ObjectStoreError, UnusableSettings
 from config.child_process import CANNOT_START
 from config.problems import ConfigurationError
 
 FOUND: Final = 1
 COULD_NOT: Final = 2
-_SHOWN: Final = 50  # lines of a table; --json has all
 
 Configuration = Annotated[
     list[Path], typer.Argument(help="Orthanc's configuration: files, or the folder with them.", show_default=False)
@@ -63,7 +69,7 @@ def where(configuration: Configuration, identifier: str, *, url: Url = None, as_
             typer.echo(json.dumps([one.document() for one in found], indent=2))
         else:
             for one in found:
-                _print_whereabouts(one)
+                print_whereabouts(one)
     raise typer.Exit(0 if all(one.is_safe for one in found) else FOUND)
 
 
@@ -86,15 +92,15 @@ def verify(
     options = Options(read_data, sample, grace_hours * 3600, settle, parallel)
     with _failures_told(), closing(Catalogue()) as catalogue:
         archive = open_archive(configuration, url=url, parallel=parallel, per_second=per_second)
-        with _bar(shown=not as_json) as on_progress:
+        with bar(shown=not as_json) as on_progress:
             verification = Verification(archive, catalogue, options, on_progress)
             verification.run()
         counts = {kind: catalogue.count(kind) for kind in Kind}
         if as_json:
-            _print_json(_summary(verification, counts), Findings=(f.document() for f in catalogue.findings()))
+            print_json(summary(verification, counts), Findings=(f.document() for f in catalogue.findings()))
         else:
-            _print_findings(catalogue.findings(), sum(counts.values()))
-            _print_summary(verification, counts)
+            print_findings(catalogue.findings(), sum(counts.values()))
+            print_summary(verification, counts)
     raise typer.Exit(FOUND if any(counts.values()) else 0)
 
 
@@ -128,7 +134,7 @@ def repair(
     refusal = ""
     with _failures_told(), closing(Catalogue()) as catalogue:
         archive = open_archive(configuration, url=url, parallel=parallel, per_second=per_second)
-        with _bar(shown=not as_json) as on_progress:
+        with bar(shown=not as_json) as on_progress:
             verification = Verification(archive, catalogue, options, on_progress)
             verification.run()
             work = Repair(archive, catalogue, allowed, on_progress)
@@ -141,19 +147,66 @@ def repair(
         left = sum(action.outcome != DONE for action in catalogue.actions())
         counts = {kind: catalogue.count(kind) for kind in Kind}
         if as_json:
-            summary = {**_summary(verification, counts), "Applied": apply, "Left": left, "Refusal": refusal or None}
-            _print_json(summary, Actions=(action.document() for action in catalogue.actions()))
+            document = {**summary(verification, counts), "Applied": apply, "Left": left, "Refusal": refusal or None}
+            print_json(document, Actions=(action.document() for action in catalogue.actions()))
         else:
-            _print_actions(catalogue.actions(), sum(counts.values()), applied=apply)
-            _print_summary(verification, counts)
+            print_actions(catalogue.actions(), sum(counts.values()), applied=apply)
+            print_summary(verification, counts)
             if refusal:
                 typer.echo(refusal, err=True)
     raise typer.Exit(FOUND if left else 0)
 
 
+def migrate(
+    configuration: Configuration,
+    storage_directory: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="StorageDirectory of Orthanc's own storage area.")
+    ],
+    *,
+    back: Annotated[bool, typer.Option("--back", help="From the bucket into the folder.")] = False,
+    parallel: Parallel = DEFAULT_PARALLEL,
+    per_second: PerSecond = 0.0,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy the attachments of Orthanc's own storage area into the bucket, or back; Orthanc goes on working.
+
+    Every copy is verified; nothing is deleted on either side; what is there already is not copied again. Run it until
+    nothing is left, the last time without anything arriving, then start Orthanc with the other configuration.
+    Exit code 1: some attachments could not be had.
+    """
+    with _failures_told(), closing(Catalogue()) as catalogue:
+        archive = open_archive(
+            configuration, url=url, parallel=parallel, per_second=per_second, storage_directory=storage_directory
+        )
+        with bar(shown=not as_json) as on_progress:
+            if back:
+                export = Export(archive, storage_directory, parallel=parallel, on_progress=on_progress)
+                export.run(catalogue.found)
+                counts: dict[str, int] = dict(export.counts)
+                failed = catalogue.findings()
+            else:
+                options = Options(settle=0.0, parallel=parallel)
+                Verification(archive, catalogue, options, on_progress).run()
+                Repair(archive, catalogue, RepairOptions(parallel=parallel), on_progress).migrate()
+                outcomes = Counter("uploaded" if a.outcome == DONE else "failed" for a in catalogue.actions())
+                counts = {"present": len(catalogue) - outcomes.total(), **outcomes}
+                failed = (
+                    replace(action.finding, found=action.outcome)
+                    for action in catalogue.actions()
+                    if action.outcome != DONE
+                )
+        if as_json:
+            print_json({"Counts": counts}, Failed=(finding.document() for finding in failed))
+        else:
+            print_findings(failed, counts.get("failed", 0))
+            typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()) or "there are no attachments")
+    raise typer.Exit(FOUND if counts.get("failed") else 0)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (where, verify, repair):
+    for command in (where, verify, repair, migrate):
         app.command()(command)
 
 
@@ -172,86 +225,3 @@ def _failures_told() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("interrupted; it may be run again", err=True)
         raise typer.Exit(COULD_NOT) from None
-
-
-@contextmanager
-def _bar(*, shown: bool) -> Iterator[Callable[[Progress], None]]:
-    """A progress bar on a terminal; nothing elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
-        task = bar.add_task("Starting", total=None)
-
-        def show(progress: Progress) -> None:
-            bar.update(task, description=progress.step, completed=progress.done, total=progress.total or None)
-
-        yield show
-
-
-def _summary(verification: Verification, counts: dict[Kind, int]) -> dict[str, Any]:
-    found = {"".join(part.capitalize() for part in kind.split("-")): count for kind, count in counts.items()}
-    return {"Counts": {**verification.counts.document(), **found}, "Notes": verification.notes}
-
-
-def _print_json(summary: dict[str, Any], **lists: Iterator[dict[str, Any]]) -> None:
-    """One object; the lists may be longer than memory."""
-    typer.echo(json.dumps(summary, indent=2).removesuffix("\n}"), nl=False)
-    for name, documents in lists.items():
-        typer.echo(f',\n  "{name}": [', nl=False)
-        for number, document in enumerate(documents):
-            typer.echo((",\n    " if number else "\n    ") + json.dumps(document), nl=False)
-        typer.echo("\n  ]", nl=False)
-    typer.echo("\n}")
-
-
-def _print_findings(findings: Iterator[Finding], total: int) -> None:
-    table = Table("", "Attachment", "Found", box=None, pad_edge=False)
-    for finding, _ in zip(findings, range(_SHOWN), strict=False):
-        table.add_row(f"[red]{finding.kind}[/]", finding.key, escape(finding.found))
-    _print_table(table, total)
-
-
-def _print_actions(actions: Iterator[Action], total: int, *, applied: bool) -> None:
-    table = Table("", "Attachment", "To be done", "Why", "Outcome" if applied else "", box=None, pad_edge=False)
-    for action, _ in zip(actions, range(_SHOWN), strict=False):
-        deed = "-" if action.deed is Deed.NOTHING else action.deed
-        outcome = f"[{'green' if action.outcome == DONE else 'red'}]{escape(action.outcome)}[/]"
-        table.add_row(f"[red]{action.finding.kind}[/]", action.finding.key, deed, escape(action.reason), outcome)
-    _print_table(table, total)
-    if total and not applied:
-        typer.echo("Nothing was changed; --apply does it.")
-
-
-def _print_table(table: Table, total: int) -> None:
-    if table.row_count:
-        Console(soft_wrap=True).print(table)
-    if total > _SHOWN:
-        typer.echo(f"… and {total - _SHOWN} more; --json prints all")
-
-
-def _print_summary(verification: Verification, counts: dict[Kind, int]) -> None:
-    looked = verification.counts
-    typer.echo(
-        f"{looked.attachments} attachments in the index, {looked.objects} objects in the bucket, "
-        f"{looked.pending} in the spool, {looked.read} read"
-    )
-    typer.echo(", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "nothing is wrong")
-    for note in verification.notes:
-        typer.echo(note, err=True)
-
-
-def _print_whereabouts(found: Whereabouts) -> None:
-    table = Table(show_header=False, box=None, pad_edge=False)
-    document = found.document()
-    title = found.indexed.path if found.indexed else found.name
-    table.add_row("Attachment", f"{title}" + (f", {found.indexed.size} bytes" if found.indexed else ""))
-    for file in found.local:
-        table.add_row(str(file.place), f"{file.path}, {file.size} bytes, {file.age:.0f} s ago")
-    stored = document["Object"]
-    if stored is None:
-        table.add_row("bucket", f"no object {found.key}")
-    else:
-        age, kind = stored["AgeSeconds"], stored["StorageClass"]
-        table.add_row("bucket", f"{found.key}, {stored['Size']} bytes, {age:.0f} s ago, {kind}, ETag {stored['ETag']}")
-        table.add_row("SHA-256", stored["SHA256"] or "none was stored with it")
-    Console(soft_wrap=True).print(table)

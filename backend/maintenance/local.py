@@ -22,6 +22,7 @@ class Place(StrEnum):
     QUARANTINE = "quarantine"  # damaged before its upload
     TOMBSTONE = "tombstones"  # removed by Orthanc; no bytes
     CACHE = "cache"
+    STORAGE_DIRECTORY = "storage-directory"  # of Orthanc's own storage area
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,21 @@ _SPOOLED: Final = (Place.TOMBSTONE, Place.INCOMING, Place.PENDING, Place.QUARANT
 
 
 class LocalFiles:
-    """The spool and the cache of one Orthanc. Thread-safe."""
+    """The spool and the cache of one Orthanc, and its `StorageDirectory` if asked for. Thread-safe."""
 
-    def __init__(self, spool: Path, cache: Path) -> None:
-        """Looks into the folders once.
+    def __init__(
+        self, spool: Path, cache: Path, storage_directory: Path | None = None, *, spool_expected: bool = True
+    ) -> None:
+        """Looks into the folders once. An Orthanc that does not use Isen yet has no spool.
 
         Raises:
             FoldersUnreadable: they are not here, or not for this user.
         """
         self._spool = spool
         self._cache = cache
+        self._storage_directory = storage_directory
+        if not spool_expected and not spool.exists():
+            return
         for folder in (spool / place for place in _SPOOLED):
             try:
                 os.listdir(folder)
@@ -67,7 +73,9 @@ class LocalFiles:
 
     def find(self, name: str, place: Place) -> LocalFile | None:
         """The file in this place, or None."""
-        path = cache_path(self._cache, name) if place is Place.CACHE else self._spool / place / name
+        path = self._path(name, place)
+        if path is None:
+            return None
         try:
             status = path.stat()
             digest = read_digest(path)
@@ -75,9 +83,22 @@ class LocalFiles:
             return None
         return LocalFile(place, path, status.st_size, max(0.0, time.time() - status.st_mtime), digest)
 
+    def _path(self, name: str, place: Place) -> Path | None:
+        if place is Place.CACHE:
+            return cache_path(self._cache, name)
+        if place is Place.STORAGE_DIRECTORY:
+            return self._storage_directory and storage_path(self._storage_directory, name)
+        return self._spool / place / name
+
     def has(self, name: str, *places: Place) -> bool:
         """Whether one of these places has the attachment."""
         return any(self.find(name, place) for place in places)
+
+
+def storage_path(directory: Path, name: str) -> Path:
+    """Where Orthanc's own storage area keeps the attachment of this name: `ab/cd/<uuid>`."""
+    uuid = name.partition(".")[0]
+    return directory / uuid[0:2] / uuid[2:4] / uuid
 
 
 def is_copy(content: Any, size: int, expected_md5: str, digest: bytes | None) -> bool:

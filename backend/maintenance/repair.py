@@ -32,7 +32,7 @@ from backend.transfer.object_store.protocols import UnfinishedUpload
 
 DONE: Final = "done"
 _BATCH: Final = 64  # findings looked at before their actions are kept
-_COPIES: Final = (Place.PENDING, Place.CACHE, Place.QUARANTINE)
+_COPIES: Final = (Place.PENDING, Place.CACHE, Place.QUARANTINE, Place.STORAGE_DIRECTORY)
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,16 @@ class Repair:
         """
         self._for_each(self._decide, self._catalogue.findings(), "Looking at the findings")
 
+    def migrate(self) -> None:
+        """Upload whatever the bucket lacks, from whatever copy this machine has; nothing is deleted.
+
+        Raises:
+            OrthancUnavailable, ObjectStoreError: it could not be finished.
+        """
+        lacking = self._catalogue.findings(Kind.MISSING, Kind.TRUNCATED)
+        self._for_each(lambda finding: Action(finding, Deed.UPLOAD, "the bucket lacks it"), lacking, "Preparing")
+        self._carry_out(Deed.UPLOAD, self._upload)
+
     def apply(self, objects: int) -> None:
         """Do what was planned. `objects` is how many the bucket has.
 
@@ -95,7 +105,7 @@ class Repair:
             return Action(finding, Deed.ABORT, "it frees the space of its parts")
         if finding.kind is Kind.ORPHANED:
             return self._decide_orphan(finding)
-        for path in self._copies(finding):
+        for path, _ in self._copies(finding):
             return Action(finding, Deed.UPLOAD, f"{path} has the right bytes")
         return Action(finding, Deed.NOTHING, "this machine has no good copy; send the image again or restore a backup")
 
@@ -117,19 +127,17 @@ class Repair:
     def _upload(self, action: Action) -> str:
         finding = action.finding
         refers = partial(self._archive.index.refers_to, finding.name, finding.path)
-        for path in self._copies(finding):
-            with path.open("rb") as content:
-                digest = file_digest(content, "sha256").digest()
-                if not _is_good(content, finding):
-                    continue
-                if not refers():
-                    return "Orthanc has removed it meanwhile"
-                patiently(partial(self._archive.store.put, finding.key, content, finding.size, digest))
+        for _, content in self._copies(finding):
+            if not refers():
+                return "Orthanc has removed it meanwhile"
+            content.seek(0)
+            digest = file_digest(content, "sha256").digest()
+            patiently(partial(self._archive.store.put, finding.key, content, finding.size, digest))
             if not refers():  # its removal may have come before our upload
                 patiently(partial(self._archive.store.delete, finding.key))
                 return "Orthanc has removed it meanwhile"
             return DONE
-        return "the copy is gone"
+        return "there is no good copy"
 
     def _adopt(self, action: Action) -> str:
         orphan = look_at(self._archive, action.finding)
@@ -165,15 +173,15 @@ class Repair:
             self._on_progress(Progress("Reading the index again", done, max(total, done)))
         return found
 
-    def _copies(self, finding: Finding) -> Iterator[Path]:
-        """Files of this machine with the bytes that the index says."""
+    def _copies(self, finding: Finding) -> Iterator[tuple[Path, BufferedReader]]:
+        """Open files of this machine with the bytes that the index says; each is closed when the next is asked for."""
         for place in _COPIES:
             file = self._archive.local.find(finding.name, place)
             if file is not None:
                 try:
                     with file.path.open("rb") as content:
                         if _is_good(content, finding):
-                            yield file.path
+                            yield file.path, content
                 except FileNotFoundError:
                     continue  # evicted meanwhile
 
@@ -181,8 +189,6 @@ class Repair:
         def attempt(action: Action) -> Action:
             try:
                 return replace(action, outcome=do(action))
-            except FileNotFoundError:
-                return replace(action, outcome="the copy is gone")
             except OrthancRefused as error:
                 return replace(action, outcome=str(error))
             except ObjectStoreError as error:

@@ -46,7 +46,12 @@ class Archive:
 
 
 def open_archive(
-    paths: list[Path], *, url: str | None = None, parallel: int = DEFAULT_PARALLEL, per_second: float = 0.0
+    paths: list[Path],
+    *,
+    url: str | None = None,
+    parallel: int = DEFAULT_PARALLEL,
+    per_second: float = 0.0,
+    storage_directory: Path | None = None,
 ) -> Archive:
     """Read the configuration and open what it names; nothing is asked of Orthanc or S3 yet.
 
@@ -55,6 +60,7 @@ def open_archive(
         url: Orthanc's address, if not the configuration's; it may hold a user name and password.
         parallel: requests at a time, to either.
         per_second: the most requests per second to Orthanc; 0 = no limit.
+        storage_directory: of Orthanc's own storage area, for a migration; Orthanc may not use Isen yet then.
 
     Raises:
         ConfigurationError: the configuration cannot be used.
@@ -69,7 +75,12 @@ def open_archive(
     return Archive(
         OrthancIndex(rest, legacy=naming.legacy, parallel=parallel),
         S3ObjectStore(storage, parallel + 1),
-        LocalFiles(storage.spool_directory, storage.cache_directory),
+        LocalFiles(
+            storage.spool_directory,
+            storage.cache_directory,
+            storage_directory,
+            spool_expected=storage_directory is None,
+        ),
         naming,
     )
 

@@ -133,7 +133,7 @@ def test_an_archive_with_storage_compression_is_understood(make_node: NodeMaker,
     orphan = orphan_key()
     bucket.put(orphan, bucket.get(key_of(node, first)))
     bucket.delete(key_of(node, second))
-    assert isen(node, "repair", *NOW, "--apply", "--maximum-share", "20")[0] == 0
+    assert isen(node, "repair", *NOW, "--apply", "--maximum-share", "50")[0] == 0
     assert orphan not in bucket.list()
     assert isen(node, "verify", *NOW, "--read-data")[0] == 0
 

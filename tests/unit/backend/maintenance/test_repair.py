@@ -122,7 +122,7 @@ def test_a_copy_evicted_after_the_plan_is_told(fake: FakeArchive, catalogue: Cat
     copy = fake.local("cache", name, b"content")
     run = Run(fake, catalogue)
     copy.unlink()
-    assert run.apply() == {name: "the copy is gone"}
+    assert run.apply() == {name: "there is no good copy"}
 
 
 def test_orphans_are_deleted_only_if_orthanc_has_the_image_in_the_bucket(

@@ -1,0 +1,115 @@
+"""`isen migrate --back`: every attachment as a file of Orthanc's own storage area, so that Orthanc can do without Isen.
+
+    StorageDirectory/ab/cd/<uuid>          an attachment, verified and durable
+    StorageDirectory/ab/cd/<uuid>.isen     being written; the next run writes it anew
+
+What is there with the right size is left alone, so a run that was interrupted goes on where it ended.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from hashlib import md5, sha256
+from pathlib import Path
+
+from backend.maintenance.findings import Finding, Kind
+from backend.maintenance.index import IndexedAttachment
+from backend.maintenance.local import Place, storage_path
+from backend.maintenance.patience import patiently
+from backend.maintenance.set_up import Archive
+from backend.maintenance.verification import Progress
+from backend.transfer.object_store.errors import ObjectCorrupted, ObjectError
+
+
+class Export:
+    """One run; for one thread."""
+
+    def __init__(
+        self, archive: Archive, directory: Path, *, parallel: int, on_progress: Callable[[Progress], None]
+    ) -> None:
+        """`directory` is Orthanc's StorageDirectory."""
+        self.counts: Counter[str] = Counter()  # "present", "written", "removed" (by Orthanc meanwhile), "failed"
+        self._archive = archive
+        self._directory = directory
+        self._parallel = parallel
+        self._on_progress = on_progress
+
+    def run(self, on_failure: Callable[[Finding], None]) -> None:
+        """Write what is not there yet; each attachment that could not be had is told.
+
+        Raises:
+            OrthancUnavailable, ObjectStoreError, OSError: it could not be finished.
+        """
+        total, done = self._archive.index.count(), 0
+        with ThreadPoolExecutor(self._parallel, thread_name_prefix="export") as pool:
+            for resources, attachments in self._archive.index.attachments():
+                for attachment, outcome in zip(attachments, pool.map(self._write, attachments), strict=True):
+                    if isinstance(outcome, ObjectError):
+                        key = self._archive.naming.key(attachment.name)
+                        on_failure(Finding(Kind.MISSING, attachment.name, key, str(outcome), attachment.path))
+                    self.counts["failed" if isinstance(outcome, ObjectError) else outcome] += 1
+                done += resources
+                self._on_progress(Progress("Writing files", done, max(total, done)))
+
+    def _write(self, attachment: IndexedAttachment) -> str | ObjectError:
+        path = storage_path(self._directory, attachment.name)
+        with suppress(FileNotFoundError):
+            if path.stat().st_size == attachment.size:
+                return "present"
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".isen")
+        try:
+            patiently(lambda: self._fetch(attachment, temporary))
+        except ObjectError as error:
+            temporary.unlink(missing_ok=True)
+            if not self._archive.index.refers_to(attachment.name, attachment.path):
+                return "removed"
+            return error
+        os.rename(temporary, path)
+        _sync(path.parent)
+        return "written"
+
+    def _fetch(self, attachment: IndexedAttachment, path: Path) -> None:
+        """Write the bytes to `path`, verified and synced; from the spool if they are not in the bucket yet."""
+        stored, from_index = sha256(), md5(usedforsecurity=False)
+        with path.open("wb") as file:
+
+            def take(chunk: bytes) -> None:
+                file.write(chunk)
+                stored.update(chunk)
+                from_index.update(chunk)
+
+            pending = self._archive.local.find(attachment.name, Place.PENDING)
+            digest = pending.digest if pending else None
+            try:
+                content = pending.path.read_bytes() if pending else None
+            except FileNotFoundError:
+                content = None  # it has just been uploaded
+            if content is not None:
+                take(content)
+            else:
+                with self._archive.store.get(self._archive.naming.key(attachment.name)) as found:
+                    digest = found.attributes.digest
+                    for chunk in found.chunks():
+                        take(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        if (
+            size != attachment.size
+            or digest not in (None, stored.digest())
+            or attachment.md5 not in ("", from_index.hexdigest())
+        ):
+            raise ObjectCorrupted(f"{attachment.name} has other bytes than were stored")
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
