@@ -166,6 +166,17 @@ class OrthancClient:
         answer = self._json("POST", "/tools/lookup", lambda: (identifier.encode(),), {"Content-Type": "text/plain"})
         return [(str(found["Type"]), str(found["ID"])) for found in answer]
 
+    def dicom_attachment(self, instance_id: str) -> dict[str, Any]:
+        """What the index holds of the DICOM file: Uuid, and CompressedSize (bytes) and CompressedMD5 as stored."""
+        path = "/instances/" + _checked(ORTHANC_ID, instance_id) + "/attachments/dicom/info"
+        answer: dict[str, Any] = self._json("GET", path)
+        return answer
+
+    def committed(self, attachments: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The states in the object store of attachments given as `Uuid`, `Size`, `MD5`; at most 200."""
+        answer: dict[str, Any] = self._post_json("/isen/committed", list(attachments))
+        return [str(state) for state in answer["States"]]
+
     def instance_tags(self, instance_id: str) -> dict[str, Any]:
         """All tags of one instance, `gggg,eeee` to text, items or null (binary); Orthanc reads the file for it."""
         answer: dict[str, Any] = self._json("GET", "/instances/" + _checked(ORTHANC_ID, instance_id) + "/tags?short")

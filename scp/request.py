@@ -95,6 +95,19 @@ class Request(Protocol):
         """In which transfer syntaxes `store` can send instances of this class; empty if the peer takes none."""
         ...
 
+    def peer_speaks(self, within: float) -> bool:
+        """Whether the peer sends anything, or goes, within so many seconds; what it sends stays unread."""
+        ...
+
+    def report_event(self, sop_instance_uid: str, event_type_id: int, information: Dataset) -> int:
+        """Send an N-EVENT-REPORT of the request's SOP class on this association, after the response, and return the
+        peer's status. Requests of the peer's that cross it are served meanwhile.
+
+        Raises:
+            scp.upper_layer.AssociationEnded: the peer is gone; whether it took the report is unknown.
+        """
+        ...
+
     def store(self, encoded: BinaryIO, sop_class_uid: str, sop_instance_uid: str, transfer_syntax: str) -> int:
         """Send one C-STORE sub-operation of a C-GET on this association and return the peer's status.
 

@@ -1,4 +1,4 @@
-"""An association we open to send instances: C-MOVE's outgoing side, event-driven, bounded, with TCP_NODELAY.
+"""An association we open to send instances, C-MOVE's outgoing side, or reports: event-driven, bounded, TCP_NODELAY.
 
     with open_association("10.0.0.7", 104, "ISEN", "VIEWER", [(CTImageStorage, [JPEGBaseline8Bit])]) as association:
         status = association.store(encoded, CTImageStorage, instance_uid, JPEGBaseline8Bit, originator)
@@ -28,6 +28,7 @@ from scp.upper_layer.associate_requestor import (
     describe_rejection,
     encode_associate_request,
 )
+from scp.upper_layer.command_set import CommandSet
 from scp.upper_layer.errors import AssociationEnded, ProtocolViolation
 from scp.upper_layer.limits import Limits
 from scp.upper_layer.messages import MessageReader, send_message
@@ -46,6 +47,7 @@ from scp.upper_layer.transport import Transport, deadline_in, remaining
 ProposedContext = tuple[str, Sequence[str]]  # abstract syntax, transfer syntaxes in order of preference
 
 _C_STORE_RQ: Final = 0x0001
+_N_EVENT_REPORT_RQ: Final = 0x0100
 _MEDIUM: Final = 0  # Priority, PS3.7 E.1
 _SERVICE_USER: Final = 0  # source of an A-ABORT
 _GOODBYE_TIMEOUT: Final = 2.0  # seconds for A-RELEASE-RP
@@ -110,31 +112,49 @@ class StoreAssociation:
             scp.upper_layer.AssociationEnded: the peer is gone or did not answer in time; the association is closed,
                 and whether the instance arrived is unknown.
         """
-        context_id = self._contexts.get((sop_class_uid, transfer_syntax))
-        if context_id is None:
-            raise NoSuitableContext(f"{sop_class_uid} in {transfer_syntax}")
-        self._message_id = self._message_id % 0xFFFF + 1
-        command = {
+        command: CommandSet = {
             "AffectedSOPClassUID": sop_class_uid,
             "CommandField": _C_STORE_RQ,
-            "MessageID": self._message_id,
             "Priority": _MEDIUM,
             "AffectedSOPInstanceUID": sop_instance_uid,
         }
         if move_originator:
             command["MoveOriginatorApplicationEntityTitle"] = move_originator.ae_title
             command["MoveOriginatorMessageID"] = move_originator.message_id
+        return self._request(sop_class_uid, transfer_syntax, command, encoded)
+
+    def report_event(
+        self, sop_class_uid: str, sop_instance_uid: str, event_type_id: int, information: BinaryIO, transfer_syntax: str
+    ) -> int:
+        """Send one N-EVENT-REPORT (PS3.7 10.1.1) and return the peer's status.
+
+        Raises:
+            as `store`.
+        """
+        command: CommandSet = {
+            "AffectedSOPClassUID": sop_class_uid,
+            "CommandField": _N_EVENT_REPORT_RQ,
+            "AffectedSOPInstanceUID": sop_instance_uid,
+            "EventTypeID": event_type_id,
+        }
+        return self._request(sop_class_uid, transfer_syntax, command, information)
+
+    def _request(self, abstract_syntax: str, transfer_syntax: str, command: CommandSet, data_set: BinaryIO) -> int:
+        context_id = self._contexts.get((abstract_syntax, transfer_syntax))
+        if context_id is None:
+            raise NoSuitableContext(f"{abstract_syntax} in {transfer_syntax}")
+        self._message_id = self._message_id % 0xFFFF + 1
         try:
             send_message(
                 self._stream,
                 context_id,
-                command,
-                encoded,
+                {**command, "MessageID": self._message_id},
+                data_set,
                 peer_maximum_length=self._maximum_length,
                 timeout=self._timeout,
             )
             return self._response()
-        except BaseException:  # also when `encoded` failed in the middle: the peer waits for the rest
+        except BaseException:  # also when `data_set` failed in the middle: the peer waits for the rest
             self._say_abort()
             self._close()
             raise
@@ -202,8 +222,11 @@ def open_association(
     connect_timeout: float | None = 10.0,
     response_timeout: float | None = 60.0,
     maximum_pdu_length: int = 131072,
+    as_scp: bool = False,
 ) -> StoreAssociation:
     """Connect, and TLS if asked, and negotiate; at most 128 contexts (PS3.8 9.3.2.2).
+
+    `as_scp` proposes that we are the SCP of the classes and the peer their SCU, not the other way round.
 
     `connect_timeout` (seconds, None = for ever) bounds connecting, TLS handshake and negotiation together;
     `response_timeout` bounds the wait for each DIMSE response and each pause of the peer while we send.
@@ -216,7 +239,7 @@ def open_association(
         for number, (sop_class_uid, syntaxes) in enumerate(contexts)
     ]
     deadline = deadline_in(connect_timeout)
-    request = encode_associate_request(calling_ae_title, called_ae_title, proposals, maximum_pdu_length)
+    request = encode_associate_request(calling_ae_title, called_ae_title, proposals, maximum_pdu_length, as_scp=as_scp)
     limits = dataclasses.replace(_default_limits(), maximum_pdu_length=maximum_pdu_length)
     stream = PduStream(Transport(_connect(host, port, tls, deadline)), pdu_timeout=limits.pdu_timeout)
     try:

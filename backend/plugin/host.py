@@ -20,6 +20,7 @@ from backend import messages
 from backend.folders import check_folders
 from backend.plugin.attachments import Attachments
 from backend.plugin.children import Child, ChildSpec
+from backend.plugin.commitment_routes import CommitmentRoutes
 from backend.plugin.configuration import ConfigurationRefused, child_environment, interpreter, resolve
 from backend.plugin.status import TRANSFER, Status
 from backend.plugin.storage_area import StorageArea
@@ -86,9 +87,8 @@ class Isen:
         if pending:
             self._host.LogWarning(f"spool_recovered pending={pending} bytes={self._spool.used}")
         socket_path = spool_directory / "transfer.sock"
-        attachments = Attachments(
-            self._spool, cache_directory, TransferClient(socket_path), log_error=self._host.LogError
-        )
+        transfer = TransferClient(socket_path)
+        attachments = Attachments(self._spool, cache_directory, transfer, log_error=self._host.LogError)
         children = [self._child(TRANSFER, "backend.transfer", *self._transfer_launch(socket_path, lock))]
         children += self._workers()
         worklists = WorklistRoutes(self._settings, spool_directory)
@@ -104,6 +104,8 @@ class Isen:
         self._supervisor.start_all()
         self._register_storage_area(attachments)
         self._host.RegisterRestCallback("/isen/status", _kept(self._status.answer))
+        for pattern, answer in CommitmentRoutes(self._host, self._settings, transfer).routes().items():
+            self._host.RegisterRestCallback(pattern, _kept(answer))
         for pattern in worklists.patterns():
             self._host.RegisterRestCallback(pattern, _kept(worklists.answer))
         self._host.RegisterOnChangeCallback(_kept(self._on_change))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,15 @@ class TransferClient:
             TransferError: not confirmed within `timeout` seconds; it may still arrive in the bucket later.
         """
         self._ask({"Operation": "upload", "Name": name, "Timeout": timeout}, timeout)
+
+    def confirm(self, attachments: Sequence[dict[str, Any]], timeout: float) -> list[str]:
+        """The state of each attachment in the object store: see `backend.transfer.confirmer`.
+
+        Raises:
+            TransferError: no answer within `timeout` seconds.
+        """
+        reply, _ = self._ask({"Operation": "confirm", "Attachments": attachments}, timeout)
+        return list(reply["States"])
 
     def wake(self) -> None:
         """Say that the spool has something new. Only a hint: never waits and never fails."""

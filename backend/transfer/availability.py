@@ -22,7 +22,7 @@ from backend.transfer.object_store.errors import (
     ObjectMissing,
     ObjectStoreError,
 )
-from backend.transfer.object_store.protocols import ObjectStore, OpenObject
+from backend.transfer.object_store.protocols import ObjectAttributes, ObjectStore, OpenObject
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +137,10 @@ class ObservedObjectStore:
 
     def get(self, key: str) -> AbstractContextManager[OpenObject]:
         return self._get(key)
+
+    def head(self, key: str) -> ObjectAttributes:
+        with self._availability.observing(GET):  # S3 asks for the same permission, and from the same servers
+            return self._store.head(key)
 
     def get_range(self, key: str, start: int, end: int) -> bytes:
         with self._availability.observing(GET):

@@ -13,6 +13,7 @@ from backend.spool import FOLDERS
 from backend.transfer.attachment_upload import AttachmentUpload, StagedUploads
 from backend.transfer.availability import Availability, ObservedObjectStore
 from backend.transfer.canary import Canary, Recovery, canary_key
+from backend.transfer.confirmer import Confirmer
 from backend.transfer.counters import Counters
 from backend.transfer.fetcher import Fetcher
 from backend.transfer.name_locks import NameLocks
@@ -102,6 +103,7 @@ class TransferProcess:
             fetch_range=fetcher.fetch_range,
             upload=staged.upload,
             wake=self._watch.wake,
+            confirm=Confirmer(spool, settings.cache_directory, observed_reads, key, availability).confirm,
         )
         self._reporter = Reporter(
             send_report,

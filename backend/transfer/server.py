@@ -13,11 +13,12 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from backend import messages
 from backend.object_key import is_attachment_name
+from backend.transfer.confirmer import MAXIMUM_ATTACHMENTS, Expected
 from backend.transfer.object_store.errors import ObjectStoreError
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Server:
         fetch_range: Callable[[str, int, int], int],
         upload: Callable[[str, float], None],
         wake: Callable[[], None],
+        confirm: Callable[[Sequence[Expected]], list[str]],
     ) -> None:
         """`fetch` and `fetch_range` give a descriptor that is closed here."""
         self._listener = listener
@@ -44,6 +46,7 @@ class Server:
         self._fetch_range = fetch_range
         self._upload = upload
         self._wake = wake
+        self._confirm = confirm
         self._places = threading.Semaphore(MAXIMUM_CONNECTIONS)
         self._stop_read, self._stop_write = os.pipe()
 
@@ -114,6 +117,8 @@ class Server:
         return True
 
     def _answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+        if request.get("Operation") == "confirm":
+            return {"Result": "ok", "States": self._confirm(_expected(request))}, []
         name = request.get("Name")
         if not isinstance(name, str) or not is_attachment_name(name):
             raise ValueError("the name is not that of an attachment")
@@ -132,6 +137,13 @@ class Server:
                 return {"Result": "ok"}, []
             case _:
                 raise ValueError("there is no such operation")
+
+
+def _expected(request: dict[str, Any]) -> list[Expected]:
+    attachments = [Expected.of(fields) for fields in request["Attachments"]]
+    if len(attachments) > MAXIMUM_ATTACHMENTS or not all(is_attachment_name(one.name) for one in attachments):
+        raise ValueError(f"not a list of at most {MAXIMUM_ATTACHMENTS} attachments")
+    return attachments
 
 
 def _error(kind: str, message: str) -> dict[str, Any]:

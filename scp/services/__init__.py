@@ -10,6 +10,7 @@ from scp.services.echo import ECHO
 from scp.services.find import FindService
 from scp.services.get import GetService
 from scp.services.move import MoveService
+from scp.services.storage_commitment import build_storage_commitment
 from scp.services.store import StoreService
 from scp.services.worklist import build_worklist_service
 
@@ -25,4 +26,5 @@ def build_services(settings: Settings, client: OrthancClient) -> tuple[Service, 
         MoveService(dicom, client, connector(dicom)).service(),
         GetService(dicom, client).service(),
         *([worklist] if worklist else []),
+        *build_storage_commitment(settings, client),
     )

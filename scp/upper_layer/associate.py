@@ -105,12 +105,12 @@ def encode_associate_accept(
     user = item(MAXIMUM_LENGTH, struct.pack(">L", maximum_length))
     user += item(IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_UID.encode())
     for uid, (scu, scp) in roles.items():
-        user += item(ROLE, _sized(uid.encode()) + bytes((scu, scp)))
+        user += item(ROLE, sized(uid.encode()) + bytes((scu, scp)))
     user += item(IMPLEMENTATION_VERSION, PYNETDICOM_IMPLEMENTATION_VERSION.encode())
     for uid, information in extended.items():
-        user += item(EXTENDED, _sized(uid.encode()) + information)
+        user += item(EXTENDED, sized(uid.encode()) + information)
     if identity_response is not None:
-        user += item(USER_IDENTITY_AC, _sized(identity_response))
+        user += item(USER_IDENTITY_AC, sized(identity_response))
     encoded = [item(APPLICATION_CONTEXT, APPLICATION_CONTEXT_NAME.encode())]
     for result in results:
         syntax = item(TRANSFER, result.transfer_syntax.encode())
@@ -202,7 +202,8 @@ def _take(value: bytes) -> tuple[bytes, bytes]:
     return value[2 : 2 + length], value[2 + length :]
 
 
-def _sized(value: bytes) -> bytes:
+def sized(value: bytes) -> bytes:
+    """A field with its 16-bit length in front."""
     return struct.pack(">H", len(value)) + value
 
 

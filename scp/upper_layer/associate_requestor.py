@@ -18,12 +18,14 @@ from scp.upper_layer.associate import (
     IMPLEMENTATION_UID,
     IMPLEMENTATION_VERSION,
     MAXIMUM_LENGTH,
+    ROLE,
     TRANSFER,
     USER_INFORMATION,
     ContextProposal,
     invalid,
     item,
     items,
+    sized,
     uid_of,
 )
 from scp.upper_layer.pdu_stream import A_ASSOCIATE_RQ, HEADER
@@ -40,9 +42,14 @@ class AssociateAccept:
 
 
 def encode_associate_request(
-    calling_ae_title: str, called_ae_title: str, contexts: Sequence[ContextProposal], maximum_length: int
+    calling_ae_title: str,
+    called_ae_title: str,
+    contexts: Sequence[ContextProposal],
+    maximum_length: int,
+    *,
+    as_scp: bool = False,
 ) -> bytes:
-    """The A-ASSOCIATE-RQ for these contexts, in the default roles."""
+    """The A-ASSOCIATE-RQ for these contexts, in the default roles, or with the roles exchanged (PS3.7 D.3.3.4)."""
     encoded = [item(APPLICATION_CONTEXT, APPLICATION_CONTEXT_NAME.encode())]
     for context in contexts:
         syntaxes = b"".join(item(TRANSFER, syntax.encode()) for syntax in context.transfer_syntaxes)
@@ -51,6 +58,9 @@ def encode_associate_request(
     user = item(MAXIMUM_LENGTH, struct.pack(">L", maximum_length))
     user += item(IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_UID.encode())
     user += item(IMPLEMENTATION_VERSION, PYNETDICOM_IMPLEMENTATION_VERSION.encode())
+    if as_scp:
+        for uid in dict.fromkeys(context.abstract_syntax for context in contexts):
+            user += item(ROLE, sized(uid.encode()) + b"\0\1")
     encoded.append(item(USER_INFORMATION, user))
     called, calling = called_ae_title.ljust(16).encode("ascii"), calling_ae_title.ljust(16).encode("ascii")
     body = struct.pack(">Hxx16s16s32x", 1, called, calling) + b"".join(encoded)

@@ -9,7 +9,7 @@ from enum import Enum, auto
 from typing import BinaryIO
 
 from scp.request import Peer
-from scp.upper_layer.command_set import C_CANCEL_RQ, CommandSet
+from scp.upper_layer.command_set import C_CANCEL_RQ, RESPONSE, CommandSet
 from scp.upper_layer.errors import AssociationEnded, ProtocolViolation
 from scp.upper_layer.limits import Limits
 from scp.upper_layer.messages import (
@@ -39,6 +39,12 @@ class Outcome(Enum):
     CLOSED = auto()
 
 
+class _Nowhere:
+    """Takes what nobody needs."""
+
+    def write(self, fragment: memoryview, /) -> None: ...
+
+
 class Association:
     """Serves one peer. One thread at a time, except `interrupt`."""
 
@@ -66,11 +72,12 @@ class Association:
         self._waiting: Command | None = None  # arrived while another was being served
         self._ended: AssociationEnded | None = None
         self._last_message_id = 0  # of our own requests
+        self._notifying = False  # an N-EVENT-REPORT of ours awaits its response
 
     def serve(self, patience: float) -> Outcome:
         """Serve messages until none arrives for `patience` seconds or the association ends; never raises for a peer."""
         try:
-            while self._has_message(patience):
+            while self.has_message(patience):
                 command = self._waiting or self._reader.read_command(self.limits.idle_timeout)
                 self._waiting = None
                 self._serve(command)
@@ -139,7 +146,39 @@ class Association:
             self._ended = ended
             raise
 
-    def _has_message(self, patience: float) -> bool:
+    def notify(self, context_id: int, command: CommandSet, data_set: BinaryIO) -> CommandSet:
+        """Send an N-EVENT-REPORT and return the response's command set.
+
+        The peer may have sent a request before it read ours: it is served first (PS3.7 D.3.3.3 limits the operations
+        invoked by each side, not both together). While such a request is served there can be no second notification.
+
+        Raises:
+            AssociationEnded: the peer is gone or does not answer, or a notification is already under way.
+        """
+        if self._notifying:
+            raise AssociationEnded("notification_under_way")
+        self._notifying = True
+        self._last_message_id = message_id = self._last_message_id % 0xFFFF + 1
+        self.send(context_id, {**command, "MessageID": message_id}, data_set)
+        try:
+            while True:
+                received = self._waiting or self._reader.read_command(self.limits.idle_timeout)
+                self._waiting = None
+                if not received.fields.get("CommandField", 0) & RESPONSE:
+                    self._serve(received)
+                    continue
+                if received.has_data_set:  # Event Reply, PS3.7 10.1.1.1.8: nothing in it concerns us
+                    self._reader.read_data_set(received, _Nowhere())
+                if received.fields.get("MessageIDBeingRespondedTo") == message_id:
+                    return received.fields
+        except AssociationEnded as ended:
+            self._ended = ended
+            raise
+        finally:
+            self._notifying = False
+
+    def has_message(self, patience: float) -> bool:
+        """Whether the peer has sent something, or does so or goes within `patience` seconds; it stays unread."""
         return self._waiting is not None or not self._reader.at_boundary or self.stream.wait(patience)
 
     def _serve(self, command: Command) -> None:
@@ -160,7 +199,7 @@ class Association:
         field = command.fields.get("CommandField", 0)
         if field == C_CANCEL_RQ:
             self.cancelled |= command.fields.get("MessageIDBeingRespondedTo") == self._message_id
-        elif field & 0x8000:
+        elif field & RESPONSE:
             if command.has_data_set:
                 raise ProtocolViolation("unexpected_data_set")
             return command

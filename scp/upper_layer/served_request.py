@@ -19,6 +19,7 @@ from scp.upper_layer.messages import Command
 from scp.upper_layer.negotiation import NegotiatedContext
 
 _C_STORE_RQ: Final = 0x0001
+_N_EVENT_REPORT_RQ: Final = 0x0100
 _LONGEST_COMMENT: Final = 64  # characters, VR LO
 _MEDIUM: Final = 0  # Priority, PS3.7 E.1
 
@@ -95,10 +96,27 @@ class ServedRequest:
             "Priority": _MEDIUM,
             "AffectedSOPInstanceUID": sop_instance_uid,
         }
-        status = self.association.exchange(context.context_id, command, encoded).get("Status")
-        if status is None:
-            raise AssociationEnded("response without status")
-        return int(status)
+        return _status(self.association.exchange(context.context_id, command, encoded))
+
+    def peer_speaks(self, within: float) -> bool:
+        return self.association.has_message(within)
+
+    def report_event(self, sop_instance_uid: str, event_type_id: int, information: Dataset) -> int:
+        command: CommandSet = {
+            "AffectedSOPClassUID": str(self.context.abstract_syntax),
+            "CommandField": _N_EVENT_REPORT_RQ,
+            "AffectedSOPInstanceUID": sop_instance_uid,
+            "EventTypeID": event_type_id,
+        }
+        encoded = io.BytesIO(encode_identifier(information, self.context.transfer_syntax))
+        return _status(self.association.notify(self.context.context_id, command, encoded))
+
+
+def _status(response: CommandSet) -> int:
+    status = response.get("Status")
+    if status is None:
+        raise AssociationEnded("response without status")
+    return int(status)
 
 
 def respond(  # noqa: PLR0917 -- all six are needed, in the order of the wire

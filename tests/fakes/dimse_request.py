@@ -53,6 +53,7 @@ class RecordedRequest:
     storable: dict[str, tuple[str, ...]] = field(default_factory=dict)
     is_cancelled: bool = False
     responses: list[Response] = field(default_factory=list)
+    events: list[tuple[str, int, Dataset]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.data_set: BinaryIO = io.BytesIO(self.encoded)
@@ -76,6 +77,14 @@ class RecordedRequest:
 
     def storable_transfer_syntaxes(self, sop_class_uid: str) -> tuple[str, ...]:
         return self.storable.get(sop_class_uid, ())
+
+    def peer_speaks(self, within: float) -> bool:
+        """It waits: for no time at all, and for nothing."""
+        return False
+
+    def report_event(self, sop_instance_uid: str, event_type_id: int, information: Dataset) -> int:
+        self.events.append((sop_instance_uid, event_type_id, information))
+        return 0
 
     def store(self, encoded: BinaryIO, sop_class_uid: str, sop_instance_uid: str, transfer_syntax: str) -> int:
         return self.on_store(sop_class_uid, sop_instance_uid, transfer_syntax, encoded.read())

@@ -1,0 +1,112 @@
+"""Whether S3 holds an attachment: asked of S3 alone, by size and checksum."""
+
+from __future__ import annotations
+
+from hashlib import md5, sha256
+
+import pytest
+
+from backend.atomic_file import write_digest
+from backend.transfer.availability import GET, ObservedObjectStore
+from backend.transfer.confirmer import Confirmer, Expected
+from backend.transfer.object_store.errors import AccessDenied, ObjectCorrupted, Unreachable
+from tests.unit.backend.transfer.conftest import Parts
+
+NAME = "6a0c1e5e-94a5-4d7a-b1c7-6f1c5f1d2a30.dcm"
+CONTENT = b"an image" * 1000
+DIGEST = sha256(CONTENT).digest()
+MD5 = md5(CONTENT, usedforsecurity=False).hexdigest()
+
+
+@pytest.fixture
+def confirmer(parts: Parts) -> Confirmer:
+    store = ObservedObjectStore(parts.store, parts.availability)
+    return Confirmer(parts.spool.directory, parts.folder / "cache", store, str, parts.availability)
+
+
+def state(confirmer: Confirmer, *, size: int = len(CONTENT), digest: str = MD5) -> str:
+    (answer,) = confirmer.confirm([Expected(NAME, size, digest)])
+    return answer
+
+
+def test_the_object_with_the_right_md5_is_committed(parts: Parts, confirmer: Confirmer) -> None:
+    parts.store.put_foreign(NAME, CONTENT)
+    assert state(confirmer) == "committed"
+
+
+def test_without_an_object_it_is_missing_even_if_the_cache_has_it(parts: Parts, confirmer: Confirmer) -> None:
+    parts.cached(NAME).parent.mkdir(parents=True)
+    parts.cached(NAME).write_bytes(CONTENT)
+    assert state(confirmer) == "missing"
+
+
+@pytest.mark.parametrize("folder", ["pending", "incoming"])
+def test_what_is_in_the_spool_is_pending(parts: Parts, confirmer: Confirmer, folder: str) -> None:
+    parts.file(folder, NAME).write_bytes(CONTENT)
+    parts.store.put_foreign(NAME, CONTENT)  # an upload that was answered and is not noted yet may be repeated
+    assert state(confirmer) == "pending"
+
+
+def test_what_orthanc_has_removed_is_missing(parts: Parts, confirmer: Confirmer) -> None:
+    parts.store.put_foreign(NAME, CONTENT)
+    parts.spool.bury(NAME)
+    assert state(confirmer) == "missing"
+
+
+def test_another_size_is_corrupted(parts: Parts, confirmer: Confirmer) -> None:
+    parts.store.put_foreign(NAME, CONTENT[:-1], DIGEST)
+    assert state(confirmer) == "corrupted"
+
+
+def test_another_md5_and_no_digest_is_corrupted(parts: Parts, confirmer: Confirmer) -> None:
+    """The bytes decide: an ETag need not be an MD5."""
+    parts.store.put_foreign(NAME, CONTENT[:-1] + b"x")
+    assert state(confirmer) == "corrupted"
+
+
+def test_an_etag_that_is_no_md5_leads_to_the_digest_beside_the_object(parts: Parts, confirmer: Confirmer) -> None:
+    """Multipart uploads and server-side encryption have such ETags; Orthanc may also keep no MD5."""
+    parts.store.put_foreign(NAME, CONTENT, DIGEST)
+    assert state(confirmer, digest="") == "committed"
+
+
+def test_without_any_checksum_nothing_is_committed(parts: Parts, confirmer: Confirmer) -> None:
+    parts.store.put_foreign(NAME, CONTENT)
+    assert state(confirmer, digest="") == "corrupted"
+
+
+def test_a_digest_that_is_not_that_of_the_cached_bytes_is_corrupted(parts: Parts, confirmer: Confirmer) -> None:
+    parts.store.put_foreign(NAME, CONTENT, sha256(b"other").digest())
+    parts.cached(NAME).parent.mkdir(parents=True)
+    parts.cached(NAME).write_bytes(CONTENT)
+    write_digest(parts.cached(NAME), DIGEST)
+    assert state(confirmer, digest="") == "corrupted"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(Unreachable("away"), "unavailable"), (AccessDenied("no"), "unavailable"), (ObjectCorrupted("cut"), "corrupted")],
+)
+def test_a_store_that_cannot_be_asked_is_told_apart(
+    parts: Parts, confirmer: Confirmer, monkeypatch: pytest.MonkeyPatch, error: Exception, expected: str
+) -> None:
+    def fail(_key: str) -> None:
+        raise error
+
+    monkeypatch.setattr(parts.store, "head", fail)
+    assert state(confirmer) == expected
+
+
+def test_while_s3_is_away_the_answer_comes_at_once(parts: Parts, confirmer: Confirmer) -> None:
+    """Two hundred time-outs in a row would keep the asker waiting for minutes."""
+    parts.store.put_foreign(NAME, CONTENT)
+    parts.availability.failed(GET, Unreachable("away"))
+    assert state(confirmer) == "unavailable"
+
+
+def test_states_come_in_the_order_of_the_question(parts: Parts, confirmer: Confirmer) -> None:
+    names = [NAME.replace("6a0c", f"{number:04x}") for number in range(30)]
+    for name in names[::2]:
+        parts.store.put_foreign(name, CONTENT)
+    states = confirmer.confirm([Expected(name, len(CONTENT), MD5) for name in names])
+    assert states == ["committed", "missing"] * 15
