@@ -53,14 +53,14 @@ def print_json(summary: dict[str, Any], **lists: Iterator[dict[str, Any]]) -> No
 
 
 def print_findings(findings: Iterator[Finding], total: int) -> None:
-    table = Table("", "Attachment", "Found", box=None, pad_edge=False)
+    table = _table("", "Attachment", "Found")
     for finding, _ in zip(findings, range(_SHOWN), strict=False):
         table.add_row(f"[red]{finding.kind}[/]", finding.key, escape(finding.found))
     _print_table(table, total)
 
 
 def print_actions(actions: Iterator[Action], total: int, *, applied: bool) -> None:
-    table = Table("", "Attachment", "To be done", "Why", "Outcome" if applied else "", box=None, pad_edge=False)
+    table = _table("", "Attachment", "To be done", "Why", "Outcome" if applied else "")
     for action, _ in zip(actions, range(_SHOWN), strict=False):
         deed = "-" if action.deed is Deed.NOTHING else action.deed
         outcome = f"[{'green' if action.outcome == DONE else 'red'}]{escape(action.outcome)}[/]"
@@ -68,6 +68,14 @@ def print_actions(actions: Iterator[Action], total: int, *, applied: bool) -> No
     _print_table(table, total)
     if total and not applied:
         typer.echo("Nothing was changed; --apply does it.")
+
+
+def _table(*columns: str, header: bool = True) -> Table:
+    """Long keys and paths are continued on the next line, never cut: somebody will want to copy them."""
+    table = Table(box=None, pad_edge=False, show_header=header)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
 
 
 def _print_table(table: Table, total: int) -> None:
@@ -89,7 +97,7 @@ def print_summary(verification: Verification, counts: dict[Kind, int]) -> None:
 
 
 def print_whereabouts(found: Whereabouts) -> None:
-    table = Table(show_header=False, box=None, pad_edge=False)
+    table = _table("", "", header=False)
     document = found.document()
     title = found.indexed.path if found.indexed else found.name
     table.add_row("Attachment", f"{title}" + (f", {found.indexed.size} bytes" if found.indexed else ""))
