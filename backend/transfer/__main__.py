@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-from queue import SimpleQueue
 
 from backend.transfer.object_store.errors import CredentialsRefused, UnusableSettings
 from backend.transfer.object_store.s3 import S3ObjectStore
@@ -42,11 +41,14 @@ def main() -> None:
         process.prepare()
     except (UnusableSettings, CredentialsRefused, CannotStart) as error:
         line.refuse(str(error))
-    terminated: SimpleQueue[None] = SimpleQueue()  # an Event may deadlock when a second signal interrupts its set()
-    signal.signal(signal.SIGTERM, lambda *_: terminated.put(None))  # until now there was nothing to finish
+    # A pipe: a signal that arrives just before this thread waits on a lock would not end the wait.
+    terminated, written_by_signals = os.pipe()
+    os.set_blocking(written_by_signals, False)
+    signal.set_wakeup_fd(written_by_signals)
+    signal.signal(signal.SIGTERM, lambda *_: None)  # until now there was nothing to finish
     process.start()
     line.ready()
-    terminated.get()
+    os.read(terminated, 1)
     process.drain()
     logging.shutdown()
     os._exit(0)  # without waiting for downloads: their readers ask the next process
