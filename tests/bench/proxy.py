@@ -1,7 +1,7 @@
 """A distance in front of any S3 server, in a process of its own: `python -m tests.bench.proxy PORT TARGET_PORT`.
 
-It understands as much of HTTP/1.1 as tells one request from the next. Each waits for the latency before it goes on, even
-on a connection that is kept alive; answers pass as they come. Connections do not wait for each other, except for the
+It understands as much of HTTP/1.1 as tells one request from the next. Each waits for the latency before it goes on,
+also if its connection is kept alive; answers pass as they come. Connections do not wait for each other, except for the
 bandwidth they share.
 """
 

@@ -73,7 +73,7 @@ def run(bench: Bench, work: Work, available: Mapping[str, Contender], console: C
     """Every round of one piece of work; a result for each of its cases."""
     results = [Result(case) for case in work.cases]
     taking_part = [available[name] for name in work.contenders if name in available]
-    rounds = work.rounds or bench.form.rounds
+    rounds = min(work.rounds or bench.form.rounds, bench.form.rounds)
     begin = time.monotonic()
     for number in range(rounds):
         first = number % max(1, len(taking_part))

@@ -49,7 +49,7 @@ def works(form: Form) -> Iterator[Work]:
         for senders, images in ((1, 160), (4, 60)):
             yield _case(_Load(CT, senders, images, latency), _WITH_S3)
     if form.full:
-        for senders, images in ((1, 300), (4, 150), (16, 40)):
+        for senders, images in ((1, 100), (4, 60), (16, 30)):
             yield _case(_Load(SMALL, senders, images), EVERYBODY)
         yield _case(_Load(MULTI_FRAME, 1, 4), EVERYBODY, rounds=3)
         yield _case(_Load(MULTI_FRAME, 4, 2), EVERYBODY, rounds=3)
