@@ -28,6 +28,7 @@ def draw(path: Path, results: Sequence[Result]) -> None:
     if not stores:
         return
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    right.set_yscale("log")
     for name in RECIPES:
         _draw_throughput(left, name, stores)
         _draw_latency(right, name, stores)
@@ -37,7 +38,6 @@ def draw(path: Path, results: Sequence[Result]) -> None:
     _label(
         right, f"{CT.name} images stored per second meanwhile", "GET /system, ms (p50 thin, p99 thick)", "REST latency"
     )
-    right.set_yscale("log")
     figure.savefig(path)
     plt.close(figure)
 
@@ -73,4 +73,5 @@ def _label(axes: Axes, below: str, beside: str, title: str) -> None:
     axes.set(xlabel=below, ylabel=beside, title=title)
     axes.grid(visible=True, alpha=0.3)
     axes.legend(fontsize="small")
-    axes.set_ylim(bottom=0 if axes.get_yscale() == "linear" else None)
+    if axes.get_yscale() == "linear":
+        axes.set_ylim(bottom=0)
