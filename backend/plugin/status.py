@@ -95,5 +95,8 @@ class Status:
             names = {name for worker in workers for name in worker.get("Counters", {})}
             for name in names:
                 metrics[f"scp_{name}_total"] = sum(worker.get("Counters", {}).get(name, 0) for worker in workers)
+        for process in document["Processes"]:
+            for name, value in process.get("Counters", {}).items():
+                metrics[f"{process['Name']}_{name}_total"] = value
         for name, value in metrics.items():
             self._host.SetMetricsValue(f"isen_{name}", float(value or 0), self._host.MetricsType.DEFAULT)

@@ -36,9 +36,8 @@ CHARACTER_SETS: Final = {
     "KS X 1001": "euc_kr",
     "BIG-5": "big5",
 }
-MAXIMUM_SEGMENTS: Final = 2000
+MAXIMUM_PARTS: Final = 20_000  # segments, fields, repetitions, components: each becomes an object; an order has 500
 _START: Final = re.compile(rb"MSH([^\w\s\x00-\x1f])([^\w\s\x00-\x1f]{1,5})\1")
-_ESCAPED: Final = re.compile(r"([0-9A-Za-z.][^\r]{0,64})")
 
 
 class Message:
@@ -62,13 +61,13 @@ class Message:
         except UnicodeDecodeError:
             raise Rejected("AR", TABLE_VALUE, "MSH", 18, "the message is not in its character set") from None
         text = text.replace("\r\n", "\r").replace("\n", " ") if "\r" in text else text.replace("\n", "\r")
-        if text.count("\r") > MAXIMUM_SEGMENTS:
-            raise Rejected("AR", SEGMENT_SEQUENCE, "MSH", 1, "too many segments")
+        self.delimiters = header[0] + header[1]
+        if sum(map(text.count, {"\r", *self.delimiters})) > MAXIMUM_PARTS:
+            raise Rejected("AR", SEGMENT_SEQUENCE, "MSH", 1, "too many fields")
         try:
             self._segments: list[Any] = [one for one in hl7.parse(text) if str(one[0])]
         except Exception as error:  # the parser promises nothing about malformed text
             raise Rejected("AR", SEGMENT_SEQUENCE, "MSH", 1, "the message cannot be parsed") from error
-        self.delimiters = header[0] + header[1]
         self.header = Segment(self._segments[0], self.delimiters)
 
     def segments(self) -> list[Segment]:

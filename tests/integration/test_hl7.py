@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from pathlib import Path
 
+import pytest
+
+from backend.stack.orthanc import NotStarted
 from backend.stack.ports import free_port
 from backend.stack.processes import wait_until
 from tests.fakes.hl7_orders import Sender, code_of, omi, orm
@@ -15,8 +19,8 @@ from tests.integration.harness import Node, NodeMaker
 STEP = "ScheduledProcedureStepSequence[0]"
 
 
-def start(make_node: NodeMaker, folder: Path) -> tuple[Node, int]:
-    port = free_port()
+def start(make_node: NodeMaker, folder: Path, port: int = 0) -> tuple[Node, int]:
+    port = port or free_port()
     changes = {
         "Isen": {
             "Worklists": {"Directory": None, "ManagedDirectory": str(folder / "managed")},
@@ -47,9 +51,23 @@ def test_an_order_is_placed_changed_and_cancelled(make_node: NodeMaker, tmp_path
         assert code_of(ris.send("this is no HL7")) == "AR"
     assert len(list((tmp_path / "managed" / "rejected").iterdir())) == 1
     assert [process["Name"] for process in node.status()["Processes"]] == ["worklists", "hl7"]
+    wait_until(
+        lambda: b"isen_hl7_rejected_total 1" in node.orthanc.get("/tools/metrics-prometheus"), 20, "the metrics show it"
+    )
     log = node.orthanc.log.read_text()
     assert "hl7_message_rejected" in log
     assert not any(name in log for name in ("Muster", "Yamada", "ACC1", "ACC9"))
+
+
+def test_orthanc_does_not_start_without_the_port_or_the_folder(make_node: NodeMaker, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(NotStarted) as refused:
+        start(make_node, tmp_path, taken.getsockname()[1])
+    assert "Isen.Hl7: cannot listen on 127.0.0.1 port" in refused.value.log
+    (tmp_path / "managed").rename(tmp_path / "was")
+    (tmp_path / "managed").touch()
+    with pytest.raises(NotStarted) as refused:
+        start(make_node, tmp_path)
+    assert "Isen.Worklists.ManagedDirectory:" in refused.value.log
 
 
 def test_kills_of_the_listener_and_of_orthanc_lose_nothing_that_was_acknowledged(

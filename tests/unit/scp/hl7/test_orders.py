@@ -192,6 +192,8 @@ def test_other_delimiters_may_be_used() -> None:
         (orm(control_id=""), "AR", 101, "MSH", 10),
         (orm().replace("ORM^O01", "ADT^A08"), "AR", 200, "MSH", 9),
         (orm(version="3.0"), "AR", 203, "MSH", 12),
+        (orm() + "|" * 20_000, "AR", 100, "MSH", 1),
+        (orm() + "NTE|\r" * 20_000, "AR", 100, "MSH", 1),
         (orm(control="ZZ"), "AE", 103, "ORC", 1),
         (orm(control="XO", status="ZZ"), "AE", 103, "ORC", 5),
         (orm(start="tomorrow"), "AE", 102, "ORC", 7),
