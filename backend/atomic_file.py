@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Final
 
 DIGEST_ATTRIBUTE: Final = "user.isen.sha256"
+# Bytes for one write(2). Above 64 KiB ext4 fills the page cache with larger folios, which cost the kernel of a virtual
+# machine four times the CPU per byte (512 KB file: 1.3 ms in one write, 0.3 ms in eight).
+WRITE_SIZE: Final = 64 * 1024
 _KEPT_FAILURES: Final = 64
 
 
@@ -60,10 +63,10 @@ def write_new(path: Path, content: bytes, digest: bytes, *, durable: bool) -> No
 
 
 def write_all(descriptor: int, content: bytes) -> None:
-    """Write every byte; write(2) may take less than it was given."""
+    """Write every byte, in pieces the page cache takes cheaply; write(2) may take less than it was given."""
     view = memoryview(content)
     while view:
-        view = view[os.write(descriptor, view) :]
+        view = view[os.write(descriptor, view[:WRITE_SIZE]) :]
 
 
 def read_all(descriptor: int) -> bytes:

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from backend.atomic_file import WRITE_SIZE
+
 _LARGEST_IN_MEMORY: Final = 512 * 1024 * 1024  # bytes
 
 
@@ -52,7 +54,7 @@ class DownloadFile:
     def _append(self, chunk: bytes) -> None:
         view = memoryview(chunk)
         while view:
-            count = os.pwrite(self.descriptor, view, self._written)
+            count = os.pwrite(self.descriptor, view[:WRITE_SIZE], self._written)
             self._written += count
             view = view[count:]
 
