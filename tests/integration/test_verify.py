@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import urllib.request
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,11 @@ def test_every_fault_is_found_and_named_and_nothing_else(node: Node, tmp_path: P
     content = bytearray(bucket.get(keys[2]))
     content[-1] ^= 1
     bucket.put(keys[2], bytes(content), Metadata={"sha256": bucket.digest(keys[2])})
-    bucket.put(keys[3], bucket.get(keys[4]), Metadata={"sha256": bucket.digest(keys[4])})  # sound, but another's
+    content = bytearray(bucket.get(keys[3]))
+    content[-2] ^= 1
+    bucket.put(
+        keys[3], bytes(content), Metadata={"sha256": sha256(content).hexdigest()}
+    )  # sound in itself, but another's
     orphan = orphan_key()
     bucket.put(orphan, bucket.get(keys[5]))
     bucket.put("somebody/else.txt", b"left alone")
