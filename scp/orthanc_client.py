@@ -103,6 +103,7 @@ class StoredInstance:
 
     status: str  # "Success", "AlreadyStored", "FilteredOut" or "Failure"
     orthanc_id: str  # empty with "Failure"
+    series_id: str = ""
 
 
 class OrthancClient:
@@ -142,7 +143,7 @@ class OrthancClient:
         answer = self._json("POST", "/instances", body, headers)
         if not isinstance(answer, dict) or "Status" not in answer:
             raise OrthancRefused(200, -1, "unexpected answer to POST /instances")
-        return StoredInstance(str(answer["Status"]), str(answer.get("ID", "")))
+        return StoredInstance(str(answer["Status"]), str(answer.get("ID", "")), str(answer.get("ParentSeries", "")))
 
     def find(self, level: Level, query: Mapping[str, str]) -> list[str]:
         """Orthanc identifiers of the resources of `level` that match `query` by the rules of `/tools/find`.
@@ -176,6 +177,10 @@ class OrthancClient:
         """The states in the object store of attachments given as `Uuid`, `Size`, `MD5`; at most 200."""
         answer: dict[str, Any] = self._post_json("/isen/committed", list(attachments))
         return [str(state) for state in answer["States"]]
+
+    def set_origins(self, origins: Sequence[Mapping[str, str]]) -> bool:
+        """Note where instances came from; see `scp.origins`. False: this Orthanc cannot."""
+        return bool(self._post_json("/isen/origins", list(origins))["Supported"])
 
     def instance_tags(self, instance_id: str) -> dict[str, Any]:
         """All tags of one instance, `gggg,eeee` to text, items or null (binary); Orthanc reads the file for it."""

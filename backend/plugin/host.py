@@ -22,6 +22,7 @@ from backend.plugin.attachments import Attachments
 from backend.plugin.children import Child, ChildSpec
 from backend.plugin.commitment_routes import CommitmentRoutes
 from backend.plugin.configuration import ConfigurationRefused, child_environment, interpreter, resolve
+from backend.plugin.origin_routes import OriginRoutes
 from backend.plugin.status import TRANSFER, Status
 from backend.plugin.storage_area import StorageArea
 from backend.plugin.storage_area3 import StorageArea3
@@ -135,6 +136,8 @@ class Isen:
         count = dicom["Processes"]
         occupancy = os.memfd_create("associations")  # where the workers count theirs for each other (scp.occupancy)
         token = self._host.GenerateRestApiAuthorizationToken()
+        for pattern, answer in OriginRoutes(self._host, token).routes().items():
+            self._host.RegisterRestCallback(pattern, _kept(answer))
         workers = []
         for index in range(count):
             launch = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from config.settings import DicomSettings, Settings
+from scp.origins import Origins
 from scp.orthanc_client import OrthancClient
 from scp.request import Service
 from scp.retrieve.destination import connector
@@ -19,9 +20,11 @@ def build_services(settings: Settings, client: OrthancClient) -> tuple[Service, 
     """The services of this worker, ready to serve from any number of threads."""
     dicom = settings.dicom or DicomSettings()
     worklist = build_worklist_service(settings)
+    origins = Origins(settings.storage.spool_directory / "origins", client)
+    origins.start()
     return (
         ECHO,
-        StoreService(client).service(),
+        StoreService(client, origins.note).service(),
         FindService(dicom, client).service(),
         MoveService(dicom, client, connector(dicom)).service(),
         GetService(dicom, client).service(),

@@ -12,13 +12,14 @@ answered only after Orthanc has committed the instance.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from pydicom.uid import UID
 from pynetdicom.presentation import AllStoragePresentationContexts
 
+from scp.origins import Origin
 from scp.orthanc_client import BAD_FILE_FORMAT, INEXISTENT_TAG, OrthancClient, OrthancError, OrthancRefused
 from scp.part10 import FileMeta, file_header
 from scp.request import Request, Service
@@ -37,6 +38,7 @@ class StoreService:
     """Serves C-STORE requests of any storage SOP class."""
 
     client: OrthancClient
+    note_origin: Callable[[Origin], None] = lambda _origin: None
 
     def service(self) -> Service:
         return Service("C-STORE", "C_STORE", "allow_store", STORAGE_SOP_CLASSES, self.serve)
@@ -77,6 +79,8 @@ class StoreService:
             raise Refusal(OUT_OF_RESOURCES, "the archive cannot be reached") from error
         if stored.status not in ("Success", "AlreadyStored", "FilteredOut"):
             raise Refusal(OUT_OF_RESOURCES, "the archive did not store the instance")
+        if stored.status == "Success":  # what was there already came from somewhere else
+            self.note_origin(Origin.of(stored.orthanc_id, stored.series_id, request.peer))
 
 
 def _checked_meta(request: Request) -> FileMeta:

@@ -21,6 +21,7 @@ from pydicom.uid import (
 )
 from pynetdicom.dimse_primitives import C_STORE
 
+from scp.origins import Origin
 from scp.orthanc_client import OrthancClient, OrthancError, OrthancRefused, OrthancUnreachable, StoredInstance
 from scp.services.store import StoreService
 from tests.fakes.dimse_request import RecordedRequest, encode
@@ -185,3 +186,21 @@ def test_ps34_table_b_2_1_orthancs_refusal_becomes_a_status_and_one_log_line(
     (record,) = caplog.records
     assert record.getMessage().startswith(f"store_refused status=0x{status:04X} calling_ae_title='WORKSTATION'")
     assert INSTANCE_UID not in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("status", "noted"),
+    [
+        ("Success", [Origin("instance", "series", "WORKSTATION", "ISEN", "192.0.2.7")]),
+        ("AlreadyStored", []),  # what is there came from somebody else
+        ("FilteredOut", []),
+    ],
+)
+def test_where_a_stored_instance_came_from_is_noted(status: str, noted: list[Origin]) -> None:
+    message = C_STORE()
+    message.AffectedSOPClassUID = CTImageStorage
+    message.AffectedSOPInstanceUID = INSTANCE_UID
+    origins: list[Origin] = []
+    client = PostedInstances(StoredInstance(status, "instance", "series"))
+    StoreService(client, origins.append).serve(RecordedRequest(message, CTImageStorage, encode(image())))
+    assert origins == noted
