@@ -108,7 +108,9 @@ def repair(
     configuration: Configuration,
     *,
     apply: Annotated[bool, typer.Option("--apply", help="Do it; without this, only say what would be done.")] = False,
-    adopt: Annotated[bool, typer.Option("--adopt", help="Bring images that Orthanc does not know into it.")] = False,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Bring images that Orthanc does not know into it; delete nothing.")
+    ] = False,
     delete_unknown: Annotated[
         bool, typer.Option("--delete-unknown", help="Delete also orphans that nobody can identify or Orthanc lacks.")
     ] = False,

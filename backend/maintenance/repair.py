@@ -112,11 +112,13 @@ class Repair:
     def _decide_orphan(self, finding: Finding) -> Action:
         orphan = look_at(self._archive, finding)
         if orphan.nature in (Nature.DERIVED, Nature.DUPLICATE):
+            if self._options.adopt:  # what is adopted now must reach the bucket before anything goes
+                return Action(finding, Deed.NOTHING, f"{orphan.reason}; a later run without --adopt deletes it")
             return Action(finding, Deed.DELETE, orphan.reason)
         if orphan.nature is Nature.UNKNOWN_INSTANCE and self._options.adopt:
             return Action(finding, Deed.ADOPT, orphan.reason)
         if orphan.nature in (Nature.UNKNOWN_INSTANCE, Nature.UNREADABLE):
-            if self._options.delete_unknown:
+            if self._options.delete_unknown and not self._options.adopt:
                 return Action(finding, Deed.DELETE, orphan.reason)
             remedy = "--delete-unknown deletes it"
             if orphan.nature is Nature.UNKNOWN_INSTANCE:

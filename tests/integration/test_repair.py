@@ -113,7 +113,7 @@ def test_an_empty_index_adopts_the_bucket_and_only_then_lets_go_of_the_old_objec
     adopting.send_signal(signal.SIGKILL)
     adopting.wait()
     assert len(node.instances()) < 40
-    isen(node, "repair", *NOW, "--adopt", "--apply", "--maximum-share", "0")
+    isen(node, "repair", *NOW, "--adopt", "--apply", "--maximum-share", "100")
     assert sorted(node.instances()) == sorted(stored)
     node.wait_until_uploaded()
     assert node.images_in_bucket() == contents

@@ -190,10 +190,11 @@ def test_adopting_posts_each_unknown_image_once_and_deletes_nothing(fake: FakeAr
     name = f"{ORPHAN}.dcm"
     fake.put(name, content, age=OLD)
     fake.put(f"{ORPHAN[:-1]}1.unk", b"a report", age=OLD)
-    run = Run(fake, catalogue, adopt=True)
-    assert run.apply() == {name: "done", f"{ORPHAN[:-1]}1.unk": ""}
+    fake.put(f"{ORPHAN[:-1]}2.json", b"{}", age=OLD)
+    run = Run(fake, catalogue, adopt=True, delete_unknown=True)
+    assert run.apply() == {name: "done", f"{ORPHAN[:-1]}1.unk": "", f"{ORPHAN[:-1]}2.json": ""}
     assert fake.rest.posted == [content]
-    assert len(list(fake.store.list(""))) == 2
+    assert len(list(fake.store.list(""))) == 3
 
 
 def test_an_image_that_orthanc_does_not_take_is_told(
