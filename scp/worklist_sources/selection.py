@@ -84,7 +84,7 @@ def _days(step: Candidate) -> tuple[int, int]:
         asked = compile_range("DA", text)
     except Malformed:
         return FIRST_DAY, LAST_DAY  # the matcher refuses it
-    # the clocks of query and entry may differ (TimezoneOffsetFromUTC): a step may lie a day off
-    first = FIRST_DAY if asked.first.start == -EVER else asked.first.start // DAY - 1
-    last = LAST_DAY if asked.last.end == EVER else asked.last.start // DAY + 1
+    margin = 0 if step.timezone_offset is None else 1  # by the entry's own clock the step may be a day off
+    first = FIRST_DAY if asked.first.start == -EVER else asked.first.start // DAY - margin
+    last = LAST_DAY if asked.last.end == EVER else asked.last.start // DAY + margin
     return first, last

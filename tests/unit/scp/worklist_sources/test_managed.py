@@ -132,40 +132,41 @@ def test_a_damaged_entry_is_left_out_and_logged_without_its_contents(
 
 
 PATTERNS = ["M*", "*^j?rgen", "*straße*", "STRASSE*", "山田*", "=山田^太郎", "민*", "*ç*", "å*", "*"]
-DATES = st.sampled_from(["20240229", "20240229-20240302", "20240301-", "-20240301", "*", "2024.03.01", ""])
-TIMES = st.sampled_from(["080000-120000", "-1000", "0900", ""])
+DATES = ["20240229", "20240229-20240302", "20240301-", "-20240301", "*", "2024.03.01", "20240228-20240228"]
+TIMES = ["000000-235959", "080000-120000", "-1000", "1200"]
 
 
-STEPS = st.fixed_dictionaries(
-    {
-        "ScheduledProcedureStepStartDate": DATES,
-        "ScheduledProcedureStepStartTime": TIMES,
-        "ScheduledStationAETitle": st.sampled_from(["CT1", "CT2", "CT", "C*", "", "ct1"]),
-        "Modality": st.sampled_from(["CT", "MR", "*", "", "C?"]),
-    }
-)
-KEYS = st.fixed_dictionaries(
-    {
-        "PatientName": st.sampled_from([*NAMES, *PATTERNS]),
-        "PatientID": st.sampled_from(["P1", "P*", "", "p1"]),
-        "AccessionNumber": st.sampled_from(["A1", "A*", "", "A9"]),
-        "ScheduledProcedureStepSequence": STEPS,
-    },
-    optional={"TimezoneOffsetFromUTC": st.sampled_from(["+1400", "-1200"])},
-)
+KEYS = {
+    "PatientName": [*NAMES, *PATTERNS],
+    "PatientID": ["P1", "P*", "p1"],
+    "AccessionNumber": ["A1", "A*", "A9"],
+    "ScheduledStationAETitle": ["CT1", "CT2", "CT", "C*", "ct1"],
+    "Modality": ["CT", "MR", "*", "C?"],
+    "ScheduledProcedureStepStartDate": DATES,
+    "ScheduledProcedureStepStartTime": TIMES,
+    "TimezoneOffsetFromUTC": ["+1400", "-1200"],
+}
+OF_THE_STEP = tuple(KEYS)[3:7]
 ENTRIES = st.fixed_dictionaries(
     {
         "PatientName": st.sampled_from(NAMES),
-        "ScheduledProcedureStepStartDate": st.sampled_from(["20240229", "20240301", "20240302"]),
-        "ScheduledStationAETitle": st.sampled_from(["CT1", ["CT1", "CT2"], "CT", "MR1"]),
         "PatientID": st.sampled_from(["P1", "P2"]),
+        "AccessionNumber": st.sampled_from(["A1", "A2", ""]),
+        "ScheduledStationAETitle": st.sampled_from(["CT1", ["CT1", "CT2"], "CT", "MR1"]),
+        "Modality": st.sampled_from(["CT", "MR"]),
+        "ScheduledProcedureStepStartDate": st.sampled_from(["20240229", "20240301", "20240302"]),
+        "ScheduledProcedureStepStartTime": st.sampled_from(["0030", "1200", "2330"]),
     },
     optional={"TimezoneOffsetFromUTC": st.just("+0000")},
 )
+# few keys at a time: an entry that does not match proves nothing
+FEW_KEYS = st.lists(st.sampled_from(sorted(KEYS)), max_size=3, unique=True).flatmap(
+    lambda names: st.fixed_dictionaries({name: st.sampled_from(KEYS[name]) for name in names})
+)
 
 
-@given(entries=st.lists(ENTRIES, min_size=1, max_size=6), keys=KEYS)
-@settings(max_examples=150, deadline=None)
+@given(entries=st.lists(ENTRIES, min_size=3, max_size=8), keys=FEW_KEYS)
+@settings(max_examples=300, deadline=None)
 def test_the_index_leaves_out_nothing_that_matches(
     tmp_path_factory: pytest.TempPathFactory, entries: list[dict[str, Any]], keys: dict[str, Any]
 ) -> None:
@@ -173,7 +174,9 @@ def test_the_index_leaves_out_nothing_that_matches(
     store = WorklistStore(folder)
     for number, overrides in enumerate(entries):
         put(store, number, **overrides)
-    identifier = keys_of(keys)
+    step = {name: value for name, value in keys.items() if name in OF_THE_STEP}
+    others = {name: value for name, value in keys.items() if name not in OF_THE_STEP}
+    identifier = keys_of({**others, "ScheduledProcedureStepSequence": step})
     try:
         matcher = compile_identifier(identifier, OPTIONS)
     except Refusal:
@@ -182,3 +185,40 @@ def test_the_index_leaves_out_nothing_that_matches(
     everything = [one for one in source.entries(EVERYTHING) if matcher.matches(one)]
     selected = [one for one in source.entries(Selection.of(Candidate.of(identifier, "utf8"))) if matcher.matches(one)]
     assert selected == everything
+
+
+@pytest.mark.parametrize(
+    ("stored", "key"),
+    [
+        ("Mi\N{LATIN SMALL LETTER LONG S}s^A", "MISS^A"),
+        ("νίκος^Ω", "ΝΊΚΟΣ*"),  # two small sigmas
+        ("O\N{COMBINING DIAERESIS}z^A", "ÖZ^*"),
+        ("Straße^A", "STRAßE*"),
+    ],
+)
+def test_names_are_found_in_whatever_case_and_form(
+    store: WorklistStore, source: ManagedWorklist, stored: str, key: str
+) -> None:
+    put(store, PatientName=stored, PatientID="P1")
+    identifier = keys_of({"PatientName": key})
+    assert compile_identifier(identifier, OPTIONS).matches(next(iter(source.entries())))
+    assert ids(source.entries(Selection.of(Candidate.of(identifier, "utf8")))) == ["P1"]
+
+
+@pytest.mark.parametrize(("zone", "day"), [("+1400", "20240302"), ("-1200", "20240228")])
+def test_a_step_that_lies_on_another_day_by_the_clock_of_the_query_is_found(
+    store: WorklistStore, source: ManagedWorklist, zone: str, day: str
+) -> None:
+    time = "2330" if zone == "+1400" else "0030"
+    date = "20240301" if zone == "+1400" else "20240229"
+    put(
+        store,
+        PatientID="P1",
+        ScheduledProcedureStepStartDate=date,
+        ScheduledProcedureStepStartTime=time,
+        TimezoneOffsetFromUTC="+0000",
+    )
+    step = {"ScheduledProcedureStepStartDate": f"{day}-{day}", "ScheduledProcedureStepStartTime": "000000-235959"}
+    identifier = keys_of({"TimezoneOffsetFromUTC": zone, "ScheduledProcedureStepSequence": step})
+    assert compile_identifier(identifier, OPTIONS).matches(next(iter(source.entries())))
+    assert ids(source.entries(Selection.of(Candidate.of(identifier, "utf8")))) == ["P1"]
