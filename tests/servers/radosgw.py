@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -34,6 +35,7 @@ SECRET_KEY: Final = "made-up/secret+of=the-tests"
 _MIRROR: Final = "http://deb.debian.org/debian"
 _MAKING: Final = 400.0  # seconds; a machine with nothing else to do needs 35
 _DEADLINE: Final = 30.0  # seconds; it answers after a fraction of one
+_LONGEST_RUN: Final = 86400.0  # seconds
 _LEFT_OUT: Final = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*", "/usr/share/info/*")
 _CONFIGURATION: Final = """[global]
 rgw backend store = dbstore
@@ -61,6 +63,7 @@ class Radosgw:
             RadosgwUnavailable: it cannot be had here.
         """
         root = _root_file_system()
+        _sweep(root / "srv")
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._data = Path(tempfile.mkdtemp(dir=root / "srv"))
@@ -153,6 +156,13 @@ def _make(root: Path) -> None:
     options += [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
     _run([program, "--quiet", *options, "testing", unfinished, _MIRROR], timeout=_MAKING)
     unfinished.rename(root)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what runs that were killed have left behind."""
+    for left in folder.iterdir():
+        if time.time() - left.stat().st_mtime > _LONGEST_RUN:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _run(arguments: list[str | Path], timeout: float = _DEADLINE) -> None:
