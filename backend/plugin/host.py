@@ -22,6 +22,7 @@ from backend.plugin.attachments import Attachments
 from backend.plugin.children import Child, ChildSpec
 from backend.plugin.commitment_routes import CommitmentRoutes
 from backend.plugin.configuration import ConfigurationRefused, child_environment, interpreter, resolve
+from backend.plugin.mpps_routes import MppsRoutes
 from backend.plugin.origin_routes import OriginRoutes
 from backend.plugin.status import TRANSFER, Status
 from backend.plugin.storage_area import StorageArea
@@ -105,7 +106,8 @@ class Isen:
         self._supervisor.start_all()
         self._register_storage_area(attachments)
         self._host.RegisterRestCallback("/isen/status", _kept(self._status.answer))
-        for pattern, answer in CommitmentRoutes(self._host, self._settings, transfer).routes().items():
+        routes = CommitmentRoutes(self._host, self._settings, transfer).routes() | MppsRoutes(self._settings).routes()
+        for pattern, answer in routes.items():
             self._host.RegisterRestCallback(pattern, _kept(answer))
         for pattern in worklists.patterns():
             self._host.RegisterRestCallback(pattern, _kept(worklists.answer))

@@ -11,6 +11,7 @@ from scp.services.echo import ECHO
 from scp.services.find import FindService
 from scp.services.get import GetService
 from scp.services.move import MoveService
+from scp.services.performed_procedure import build_performed_procedure
 from scp.services.storage_commitment import build_storage_commitment
 from scp.services.store import StoreService
 from scp.services.worklist import build_worklist_service
@@ -30,4 +31,5 @@ def build_services(settings: Settings, client: OrthancClient) -> tuple[Service, 
         GetService(dicom, client).service(),
         *([worklist] if worklist else []),
         *build_storage_commitment(settings, client),
+        *build_performed_procedure(settings),
     )

@@ -1,0 +1,70 @@
+"""REST routes of performed procedure steps: the files of `scp.performed_procedure.store`, as they are.
+
+    GET /isen/mpps[?limit=100]   the steps, the last changed first; at most 1000
+    GET /isen/mpps/{uid}         one step by its SOP Instance UID
+
+Nothing is parsed here: the files hold JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from backend.plugin.commitment_routes import send_status
+
+_DEFAULT: Final = 100
+_MAXIMUM: Final = 1000
+
+
+class MppsRoutes:
+    """The callbacks."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._steps = Path(settings["Storage"]["SpoolDirectory"]) / "mpps" / "steps"
+        self._offered = settings["Dicom"] is not None
+
+    def routes(self) -> dict[str, Callable[..., None]]:
+        """Pattern → callback; none without our SCP."""
+        return {"/isen/mpps": self.newest, "/isen/mpps/([0-9.]{1,64})": self.get} if self._offered else {}
+
+    def newest(self, output: Any, _uri: str, **request: Any) -> None:
+        """The last changed steps."""
+        if request["method"] != "GET":
+            output.SendMethodNotAllowed("GET")
+            return
+        limit = request.get("get", {}).get("limit", str(_DEFAULT))
+        if not limit.isdecimal() or not 1 <= int(limit) <= _MAXIMUM:
+            send_status(output, 400)
+            return
+        documents = [document for name in self._newest(int(limit)) if (document := self._read(name))]
+        output.AnswerBuffer(b"[" + b",\n".join(documents) + b"]\n", "application/json")
+
+    def get(self, output: Any, _uri: str, **request: Any) -> None:
+        """One step, or 404."""
+        if request["method"] != "GET":
+            output.SendMethodNotAllowed("GET")
+            return
+        document = self._read(hashlib.sha256(request["groups"][0].encode()).hexdigest())
+        if document is None:
+            send_status(output, 404)
+        else:
+            output.AnswerBuffer(document, "application/json")
+
+    def _newest(self, limit: int) -> list[str]:
+        found = []
+        for name in os.listdir(self._steps) if self._steps.is_dir() else []:
+            try:
+                found.append(((self._steps / name).stat().st_mtime_ns, name))
+            except FileNotFoundError:
+                continue
+        return [name for _, name in sorted(found, reverse=True)[:limit]]
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return (self._steps / name).read_bytes()
+        except FileNotFoundError:
+            return None

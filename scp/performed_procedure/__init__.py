@@ -1,0 +1,1 @@
+"""Modality Performed Procedure Steps (PS3.4 Annex F): what modalities report of their work."""
