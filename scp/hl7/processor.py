@@ -26,6 +26,7 @@ from scp.worklists.tags import InvalidTags, data_set_of
 log = logging.getLogger(__name__)
 
 REMEMBERED: Final = 7 * 86400  # seconds that an answered message is remembered
+_PERFORMED: Final = ("STARTED", "DEPARTED", "COMPLETED")  # what has begun is not scheduled again by a late change
 _END: Final = "\x1f"  # between an order's number and its step's
 
 
@@ -115,8 +116,10 @@ class Processor:
             raise Rejected("AE", REQUIRED_FIELD_MISSING, "OBR", 20, "the order has several steps: which one is meant?")
         entry = existing[0] if existing else None
         dataset = read_data_set(entry.data_set) if entry else _new(siblings)
+        scheduled = dataset.ScheduledProcedureStepSequence[0]
+        performed = scheduled.get("ScheduledProcedureStepStatus") in _PERFORMED
         _overlay(dataset, step.study)
-        _overlay(dataset.ScheduledProcedureStepSequence[0], step.step)
+        _overlay(scheduled, {**step.step, "ScheduledProcedureStepStatus": None} if performed else step.step)
         self._put(changes, dataset, entry, step)
 
     def _put(self, changes: Transaction, dataset: Dataset, existing: StoredEntry | None, step: Step) -> None:
