@@ -54,13 +54,17 @@ class Confirmation:
         self._failures: Failures = {}
         self._missing_since: dict[str, float] = {}
 
-    def advance(self) -> Failures | None:
+    def advance(self, is_unwanted: Callable[[], bool] = lambda: False) -> Failures | None:
         """Ask about what is undecided. The failures once all is decided, or None.
+
+        `is_unwanted` is asked before each batch, some tenths of a second apart, and ends it early.
 
         Raises:
             OrthancError: Orthanc cannot be asked; what was decided stays so.
         """
         for batch in _batches(list(self._undecided)):
+            if is_unwanted():
+                break
             for reference, reason in self._judge(batch):
                 if reason is not None:
                     del self._undecided[reference]

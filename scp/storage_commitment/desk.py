@@ -8,6 +8,7 @@ that died is repeated: a report may then come twice, never not at all.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -64,10 +65,15 @@ class CommitmentDesk:
         self._patience = patience
         self._report_patience = report_patience
         self._progress: dict[str, _Progress] = {}
+        self._stopped = threading.Event()
 
     def start(self) -> None:
         """Look after all requests, once no other worker does."""
         threading.Thread(target=self._run, name="storage-commitment", daemon=True).start()
+
+    def stop(self) -> None:
+        """Begin nothing more and leave the rest to another worker; what is under way goes on. Returns at once."""
+        self._stopped.set()
 
     def answer_at_once(self, name: str, deliver: Deliver, peer_speaks: Callable[[float], bool]) -> None:
         """Try to report on the association the request came on, until the peer wants something else from it.
@@ -81,16 +87,17 @@ class CommitmentDesk:
             for pause in _FIRST_ATTEMPTS:
                 if peer_speaks(pause):
                     return
-                if self._failures(name, transaction, progress) is not None:
-                    self._report(name, transaction, deliver)
+                if self._failures(name, transaction, progress, lambda: peer_speaks(0)) is not None:
+                    if not peer_speaks(0):
+                        self._report(name, transaction, deliver)
                     return
 
     def _run(self) -> None:
         turn = self._transactions.wait_for_turn()
-        log.info("storage_commitment_started descriptor=%d", turn)
+        log.info("storage_commitment_started")
         next_housekeeping = 0.0
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="storage-commitment") as threads:
-            while True:
+            while not self._stopped.wait(_INTERVAL):
                 try:
                     self._submit_due(threads)
                     if time.monotonic() > next_housekeeping:
@@ -98,7 +105,7 @@ class CommitmentDesk:
                         self._transactions.forget_old()
                 except OSError as error:
                     log.error("storage_commitment_failed reason=%s", error)  # noqa: TRY400 - one line per event
-                time.sleep(_INTERVAL)
+        os.close(turn)
 
     def _submit_due(self, threads: ThreadPoolExecutor) -> None:
         names = self._transactions.names()
@@ -122,7 +129,13 @@ class CommitmentDesk:
             progress.due = time.monotonic() + progress.pause
             progress.is_running = False
 
-    def _failures(self, name: str, transaction: Transaction, progress: _Progress) -> Failures | None:
+    def _failures(
+        self,
+        name: str,
+        transaction: Transaction,
+        progress: _Progress,
+        is_unwanted: Callable[[], bool] = lambda: False,
+    ) -> Failures | None:
         """What the report says; None while instances are undecided."""
         settled = self._transactions.outcome(name)
         if settled is not None:
@@ -131,17 +144,19 @@ class CommitmentDesk:
         if transaction.is_duplicate:
             failures = {one.sop_instance_uid: DUPLICATE_TRANSACTION_UID for one in transaction.references}
         else:
-            failures = self._confirm(transaction, progress)
+            failures = self._confirm(transaction, progress, is_unwanted)
         if failures is not None:
             self._transactions.settle(name, failures)
             progress.pause = _FIRST_PAUSE / 2
         return failures
 
-    def _confirm(self, transaction: Transaction, progress: _Progress) -> Failures | None:
+    def _confirm(
+        self, transaction: Transaction, progress: _Progress, is_unwanted: Callable[[], bool]
+    ) -> Failures | None:
         if progress.confirmation is None:
             progress.confirmation = Confirmation(self._client, transaction.references, self._supports)
         try:
-            failures = progress.confirmation.advance()
+            failures = progress.confirmation.advance(is_unwanted)
         except OrthancError as error:
             log.info("storage_commitment_postponed reason=%s", error)
             failures = None

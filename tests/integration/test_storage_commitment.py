@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,21 @@ def test_j_3_2_1_several_requests_on_one_association(peer: CommitmentPeer, store
         assert status.Status == SUCCESS
     association.release()
     assert {peer.report().information.TransactionUID for _ in uids} == set(uids)
+
+
+def test_a_release_is_answered_while_thousands_of_references_are_looked_up(peer: CommitmentPeer) -> None:
+    unknown = [(CTImageStorage, f"1.2.3.{number}") for number in range(5000)]
+    information = action_information(generate_uid(), unknown)
+    association = peer.associate()
+    status, _ = association.send_n_action(information, 1, "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1")
+    assert status.Status == SUCCESS
+    begun = time.monotonic()
+    association.release()
+    assert association.is_released
+    assert time.monotonic() - begun < 5
+    report = peer.report(60)
+    assert not report.on_own_association
+    assert len(report.failed) == 5000
 
 
 @pytest.mark.parametrize(

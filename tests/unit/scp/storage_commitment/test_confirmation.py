@@ -137,3 +137,12 @@ def test_many_references_are_asked_in_batches() -> None:
     index = Index({f"i{number}": (f"1.{number}", CT) for number in range(1000)})
     assert outcome(index, *((CT, f"1.{number}") for number in range(1000))) == {}
     assert len(index.asked) == 1000
+
+
+def test_a_peer_that_wants_its_association_back_does_not_wait_for_thousands() -> None:
+    index = Index({f"i{number}": (f"1.{number}", CT) for number in range(1000)})
+    confirmation = confirm(index, *((CT, f"1.{number}") for number in range(1000)))
+    assert confirmation.advance(lambda: len(index.asked) >= 300) is None
+    assert len(index.asked) == 300
+    assert confirmation.advance() == {}
+    assert len(index.asked) == 1000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,18 +60,34 @@ def recorder() -> Recorder:
 
 
 @pytest.fixture
-def make(tmp_path: Path, index: Index, recorder: Recorder) -> Callable[..., CommitmentDesk]:
-    def made(*, patience: float = 100.0, report_patience: float = 100.0) -> CommitmentDesk:
-        return CommitmentDesk(
-            Transactions(tmp_path),
-            index,
-            recorder,
-            supports={CT}.__contains__,
-            patience=patience,
-            report_patience=report_patience,
-        )
+def make(tmp_path: Path, index: Index, recorder: Recorder) -> Iterator[Callable[..., CommitmentDesk]]:
+    desks: list[CommitmentDesk] = []
 
-    return made
+    def made(*, patience: float = 100.0, report_patience: float = 100.0) -> CommitmentDesk:
+        desks.append(
+            CommitmentDesk(
+                Transactions(tmp_path),
+                index,
+                recorder,
+                supports={CT}.__contains__,
+                patience=patience,
+                report_patience=report_patience,
+            )
+        )
+        return desks[-1]
+
+    yield made
+    for desk in desks:
+        desk.stop()
+
+
+def test_when_one_stops_another_goes_on(tmp_path: Path, make: Any, recorder: Recorder) -> None:
+    first, second = make(), make()
+    first.start()
+    second.start()
+    first.stop()
+    Transactions(tmp_path).accept(REQUEST)
+    eventually(lambda: recorder.reports == [(REQUEST, {})])
 
 
 def silent(_within: float) -> bool:
