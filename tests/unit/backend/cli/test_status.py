@@ -154,8 +154,8 @@ def test_another_answer_is_explained(serve: Serve, code: int, document: Any, sen
     assert "hidden" not in output
 
 
-@pytest.mark.parametrize("url", [f"http://127.0.0.1:{free_port()}", "file:///etc/passwd", "orthanc"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}", "file:///etc/passwd", "orthanc"])
 def test_no_orthanc_is_explained(url: str) -> None:
-    exit_code, output = run("--url", url)
+    exit_code, output = run("--url", url.format(port=free_port()))
     assert exit_code == 1
     assert "address" in output

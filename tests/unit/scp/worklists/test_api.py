@@ -79,6 +79,9 @@ def test_long_lists_are_answered_in_pages(client: Client, monkeypatch: pytest.Mo
     assert client.call("GET", "/isen/worklists", since="2").status == 200
 
 
+UNKNOWN = "5eabc5d9-1a4a-4690-b072-55bb797f2e8e"
+
+
 @pytest.mark.parametrize(
     ("line", "body", "arguments", "status"),
     [
@@ -86,9 +89,9 @@ def test_long_lists_are_answered_in_pages(client: Client, monkeypatch: pytest.Mo
         ("GET /isen/worklists", None, {"since": "x"}, 400),
         ("GET /isen/worklists", None, {"format": "XML"}, 400),
         ("GET /isen/worklists/..", None, {}, 404),
-        (f"GET /isen/worklists/{uuid4()}", None, {}, 404),
-        (f"GET /isen/worklists/{str(uuid4()).upper()}", None, {}, 404),
-        (f"DELETE /isen/worklists/{uuid4()}", None, {}, 404),
+        (f"GET /isen/worklists/{UNKNOWN}", None, {}, 404),
+        (f"GET /isen/worklists/{UNKNOWN.upper()}", None, {}, 404),
+        (f"DELETE /isen/worklists/{UNKNOWN}", None, {}, 404),
         ("GET /isen/other", None, {}, 404),
         ("POST /worklists", {"Tags": TAGS}, {}, 405),
         ("GET /worklists/create", None, {}, 405),
