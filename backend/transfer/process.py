@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 from collections.abc import Callable
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from backend.object_key import object_key
@@ -17,7 +19,7 @@ from backend.transfer.confirmer import Confirmer
 from backend.transfer.counters import Counters
 from backend.transfer.fetcher import Fetcher
 from backend.transfer.name_locks import NameLocks
-from backend.transfer.object_store.errors import ObjectStoreError
+from backend.transfer.object_store.errors import ObjectStoreError, Unreachable
 from backend.transfer.object_store.protocols import ObjectStore
 from backend.transfer.pending_queue import PendingQueue
 from backend.transfer.read_cache import ReadCache
@@ -30,6 +32,7 @@ from config.settings import StorageSettings, StorageStructure
 
 log = logging.getLogger(__name__)
 
+START_PATIENCE: Final = 3.0  # seconds; Orthanc's start waits, and readers do when this process starts again
 DRAIN_TIME: Final = 3.0  # seconds that running uploads have after SIGTERM
 
 
@@ -50,6 +53,7 @@ class TransferProcess:
         send_report: Callable[[dict[str, Any]], None],
     ) -> None:
         """`writes` uploads and deletes, `reads` downloads: apart, so that neither waits for the other's connections."""
+        self._bucket_name = settings.bucket_name
         spool = settings.spool_directory
         for folder in FOLDERS:
             (spool / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -117,19 +121,30 @@ class TransferProcess:
         )
 
     def prepare(self) -> None:
-        """Look over the cache and try the bucket.
+        """Look over the cache and try the bucket, for `START_PATIENCE` seconds at most.
 
         Raises:
             CannotStart: the settings must be changed first. A store that is away, or slow, or whose clock differs does
                 not keep a node from starting.
         """
         self._cache.recover()
+        outcome: SimpleQueue[ObjectStoreError | None] = SimpleQueue()
+        threading.Thread(target=lambda: outcome.put(self._try_bucket()), name="first-canary", daemon=True).start()
+        try:
+            error = outcome.get(timeout=START_PATIENCE)
+        except Empty:
+            error = Unreachable(f"no answer within {START_PATIENCE:g} s")
+        if error is not None and not error.retry_helps:
+            raise CannotStart(f"Isen.Storage, bucket {self._bucket_name!r}: {error}") from error
+        if error is not None:
+            log.warning("object_store_unavailable_at_start reason=%s", error)
+
+    def _try_bucket(self) -> ObjectStoreError | None:
         try:
             self._canary.check()
         except ObjectStoreError as error:
-            if not error.retry_helps:
-                raise CannotStart(f"Isen.Storage: {error}") from error
-            log.warning("object_store_unavailable_at_start reason=%s", error)
+            return error
+        return None
 
     def start(self) -> None:
         """Begin to work; returns at once."""

@@ -16,6 +16,7 @@ from backend.atomic_file import read_digest
 from backend.plugin.transfer_client import TransferError
 from backend.stack.ports import free_port
 from backend.stack.s3_server import S3Server
+from backend.transfer.process import START_PATIENCE
 from tests.fakes.gate import Gate
 from tests.fakes.s3_faults import (
     BUCKET,
@@ -294,6 +295,21 @@ def test_it_starts_while_s3_is_away_and_says_so(make: Start, moto: S3Server, buc
     assert "object_store_unavailable_at_start" in child.log.read_text()
     gate.open()
     child.wait_drained()
+    assert moto.object(bucket, name_of(1)) == content_of(1)
+    gate.close()
+
+
+def test_a_silent_s3_does_not_hold_up_its_start(make: Start, moto: S3Server, bucket: str) -> None:
+    gate = Gate(free_port(), ("127.0.0.1", moto.port))
+    gate.blackhole()
+    child = make(gate.url, bucket)
+    child.accept(name_of(1), content_of(1))
+    began = time.monotonic()
+    child.start_ready()
+    assert time.monotonic() - began < START_PATIENCE + 4  # and what a busy machine takes to import
+    assert "object_store_unavailable_at_start" in child.log.read_text()
+    gate.open()
+    child.wait_drained(60)
     assert moto.object(bucket, name_of(1)) == content_of(1)
     gate.close()
 
