@@ -198,6 +198,7 @@ def test_limits_hold_over_all_workers(tmp_path: Path) -> None:
             assert fifth.associate() == LIMIT_EXCEEDED
         eventually(lambda: [w.report["Associations"] for w in running.workers] == [2, 2])
         peers.pop().release()
+        eventually(lambda: sum(w.report["Associations"] for w in running.workers) == 3)
         peers.append(RawPeer(running.port).established())
         assert all(peer.echo() == 0 for peer in peers)
         for peer in peers:
