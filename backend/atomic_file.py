@@ -39,7 +39,7 @@ def read_digest(file: int | Path) -> bytes | None:
         raise
 
 
-def write_new(path: Path, content: bytes, digest: bytes, *, durable: bool) -> None:
+def write_new(path: str, content: bytes, digest: bytes, *, durable: bool) -> None:
     """Create the file with all of `content`; with `durable`, on stable storage when this returns.
 
     The directory entry is not yet durable: rename the file, then sync the directory.
@@ -58,7 +58,7 @@ def write_new(path: Path, content: bytes, digest: bytes, *, durable: bool) -> No
         finally:
             os.close(descriptor)
     except BaseException:
-        path.unlink(missing_ok=True)
+        os.unlink(path)
         raise
 
 

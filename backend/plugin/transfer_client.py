@@ -11,9 +11,11 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from backend import messages
+
+_WAKE: Final = b'{"Operation":"wake"}'
 
 
 class TransferError(Exception):
@@ -36,6 +38,8 @@ class TransferClient:
         self._path = path
         self._idle: list[socket.socket] = []
         self._lock = threading.Lock()
+        self._wakes: socket.socket | None = None
+        self._waking = threading.Lock()
 
     def fetch(self, name: str, timeout: float) -> int:
         """A read-only descriptor of the whole, verified object; the caller closes it.
@@ -78,16 +82,18 @@ class TransferClient:
 
     def wake(self) -> None:
         """Say that the spool has something new. Only a hint: never waits and never fails."""
-        connection = None
-        try:
-            connection = self._connection(fresh=False)
-            connection.setblocking(False)  # noqa: FBT003 -- the standard library's signature
-            messages.send(connection, {"Operation": "wake"})
-        except OSError:
-            if connection is not None:
-                connection.close()
-        else:
-            self._keep(connection)
+        # On a connection of its own and without JSON: it happens with every image, and under the GIL
+        with self._waking:
+            try:
+                if self._wakes is None:
+                    self._wakes = messages.connect(self._path)
+                self._wakes.send(_WAKE, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                pass  # it has enough hints to read
+            except OSError:  # it has ended; the next one looks at its start
+                if self._wakes is not None:
+                    self._wakes.close()
+                self._wakes = None
 
     def _ask(self, request: dict[str, Any], timeout: float) -> tuple[dict[str, Any], list[int]]:
         deadline = time.monotonic() + timeout
