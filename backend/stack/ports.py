@@ -58,19 +58,26 @@ def _by(owner: tuple[int, str] | None) -> str:
 
 def _owner(port: int) -> tuple[int, str] | None:
     """Process id and name of who listens on a port, as far as we may see it."""
-    inodes = {
-        fields[9]
+    sockets = {
+        f"socket:[{fields[9]}]"
         for table in ("/proc/net/tcp", "/proc/net/tcp6")
         for fields in (line.split() for line in Path(table).read_text().splitlines()[1:])
         if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port
     }
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if any(os.readlink(entry) in {f"socket:[{inode}]" for inode in inodes} for entry in folder.glob("fd/*")):
+            if any(_target(entry) in sockets for entry in folder.glob("fd/*")):
                 return int(folder.name), (folder / "comm").read_text().strip()
         except OSError:  # it has just ended, or belongs to somebody else
             continue
     return None
+
+
+def _target(descriptor: Path) -> str | None:
+    try:
+        return os.readlink(descriptor)
+    except FileNotFoundError:  # closed meanwhile; the process may have others
+        return None
 
 
 def _is_taken(port: int) -> bool:
