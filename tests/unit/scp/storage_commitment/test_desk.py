@@ -63,7 +63,7 @@ def recorder() -> Recorder:
 def make(tmp_path: Path, index: Index, recorder: Recorder) -> Iterator[Callable[..., CommitmentDesk]]:
     desks: list[CommitmentDesk] = []
 
-    def made(*, patience: float = 100.0, report_patience: float = 100.0) -> CommitmentDesk:
+    def made(*, patience: float = 100_000.0, report_patience: float = 100_000.0) -> CommitmentDesk:
         desks.append(
             CommitmentDesk(
                 Transactions(tmp_path),
