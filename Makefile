@@ -21,7 +21,7 @@ demo: packages  ## a guided tour that stores, finds, moves and reads back real f
 
 test: packages  ## unit, contract and integration tests; ARGS= for pytest
 	$(SETUP) venv test lint
-	exec $(PYTHON_IN_VENV) -m pytest -m "not soak" -n 3 --dist loadfile $(ARGS)
+	exec $(PYTHON_IN_VENV) -m pytest -m "not soak" -n 2 --dist loadfile --durations 15 $(ARGS)
 
 test-matrix:  ## integration tests on the Orthancs of Debian 13 and testing, as root; ARGS= for tests/matrix
 	tests/matrix $(ARGS)

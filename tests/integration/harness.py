@@ -6,9 +6,11 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from uuid import uuid4
 
 from pydicom import dcmread
@@ -120,8 +122,18 @@ class Node:
 
     def images_in_bucket(self) -> dict[str, bytes]:
         """SOPInstanceUID → object, of every DICOM file in the bucket."""
-        objects = (self.s3.object(self.bucket, key) for key in self.keys() if key.endswith(".dcm"))
-        return {sop_instance_uid(content): content for content in objects}
+        found = {}
+        for key in self.keys():
+            if not key.endswith(".dcm"):
+                continue
+            try:
+                content = self.s3.object(self.bucket, key)
+            except HTTPError as error:
+                if error.code != HTTPStatus.NOT_FOUND:
+                    raise
+                continue  # deleted since it was listed: Orthanc drops what it has written of an image it already has
+            found[sop_instance_uid(content)] = content
+        return found
 
     def pending(self) -> list[str]:
         """Names of the attachments owed to S3."""
