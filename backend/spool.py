@@ -54,7 +54,7 @@ class Spool:
         self.maximum_size = maximum_size
         self._incoming = directory / "incoming"
         self._pending = directory / "pending"
-        # text for what happens with every image: joining paths would be half of the time that the GIL is held
+        # text for what happens with every image, under the GIL: path objects showed in its profile
         self._in_incoming, self._in_pending, self._in_tombstones = (
             f"{directory}/{folder}/" for folder in ("incoming", "pending", "tombstones")
         )
