@@ -115,6 +115,35 @@ def _root_path(value: str) -> str:
     return value.rstrip("/")
 
 
+def _storage_class(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{0,64}", value):
+        raise Unusable('must be a storage class such as "STANDARD_IA", or empty for the server\'s own choice')
+    if value in ("GLACIER", "DEEP_ARCHIVE"):
+        raise Unusable(
+            f"must not be {value}: Isen could not read what it stores, because objects of this class must be restored "
+            "first; GLACIER_IR needs no restoring"
+        )
+    return value
+
+
+def _tags(value: dict[str, str]) -> dict[str, str]:
+    """What S3 allows: 10 tags, keys of 1 to 128 and values of 0 to 256 characters."""
+    if len(value) > 10:
+        raise Unusable("has more than 10 tags, which is all that S3 allows")
+    for key, text in value.items():
+        if not 1 <= len(key) <= 128 or len(text) > 256 or key.startswith("aws:"):
+            raise Unusable("must have keys of 1 to 128 characters, not beginning with aws:, and values of at most 256")
+        if not re.fullmatch(r"[\w .:/=+@-]*", key + text):
+            raise Unusable("must consist of letters, digits, spaces and . : / = + @ _ -, which is all that S3 allows")
+    return value
+
+
+def _kms_key(value: str) -> str:
+    if not re.fullmatch(r"[!-~]*", value):
+        raise Unusable("must be the id, the ARN or the alias of a KMS key, without spaces")
+    return value
+
+
 def _host(value: str) -> str:
     if not value.strip() or any(character.isspace() for character in value):
         raise Unusable("must be a host name or an IP address")
@@ -164,6 +193,9 @@ BucketName = Annotated[str, AfterValidator(_bucket)]
 Region = Annotated[str, AfterValidator(_region)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 RootPath = Annotated[str, AfterValidator(_root_path)]
+StorageClass = Annotated[str, AfterValidator(_storage_class)]
+Tags = Annotated[dict[str, str], AfterValidator(_tags)]
+KmsKey = Annotated[str, AfterValidator(_kms_key)]
 NotNegative = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]  # a wait that must end, and must not end at once

@@ -27,6 +27,7 @@ from config.options import (
     From,
     Hl7CharacterSet,
     Host,
+    KmsKey,
     Megabytes,
     MegabytesOrNone,
     Network,
@@ -37,6 +38,8 @@ from config.options import (
     Region,
     RootPath,
     Seconds,
+    StorageClass,
+    Tags,
     Uid,
     UidPattern,
 )
@@ -48,6 +51,7 @@ __all__ = [
     "Hl7Settings",
     "Modality",
     "OrthancSettings",
+    "ServerSideEncryption",
     "Settings",
     "StorageSettings",
     "StorageStructure",
@@ -82,6 +86,14 @@ class StorageStructure(StrEnum):
     LEGACY = "legacy"
 
 
+class ServerSideEncryption(StrEnum):
+    """Whose key the server encrypts objects with: the bucket's default, S3's own, or one of KMS."""
+
+    NONE = ""
+    S3 = "AES256"
+    KMS = "aws:kms"
+
+
 class StorageSettings(Frozen):
     """`Isen.Storage`: the bucket and the local folders in front of it."""
 
@@ -94,6 +106,11 @@ class StorageSettings(Frozen):
     root_path: RootPath = ""  # prefix of every key, without leading or trailing slash
     storage_structure: StorageStructure = StorageStructure.FLAT
     ca_certificates: Annotated[Path | None, Derived()] = None  # Orthanc's HttpsCACertificates
+    storage_class: StorageClass = ""  # x-amz-storage-class; empty = the server's default
+    tags: Tags = {}  # x-amz-tagging, the same for every object
+    server_side_encryption: ServerSideEncryption = ServerSideEncryption.NONE
+    sse_kms_key_id: KmsKey = ""  # with aws:kms; empty = the account's default key
+    bucket_key_enabled: bool = False  # with aws:kms: fewer requests to KMS
     create_bucket: bool = False
     connect_timeout: Seconds = 5.0  # seconds; a dead endpoint must be noticed before a sender gives up
     request_timeout: Seconds = 15.0  # seconds without a byte from the server

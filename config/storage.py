@@ -16,7 +16,7 @@ from typing import Any, Final
 from config.options import MEGABYTE
 from config.problems import Findings, suggestion
 from config.section import Section, own_options, read, refuse_unknown
-from config.settings import StorageSettings
+from config.settings import ServerSideEncryption, StorageSettings
 
 NATIVE_LIBRARY: Final = "OrthancAwsS3Storage"
 _SMALLEST_PART: Final = 5 * MEGABYTE  # S3: every part of a multipart upload but the last
@@ -44,11 +44,6 @@ _REFUSED: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {  # option: har
         lambda value: value is False,
         "is not supported: Isen does not read attachments from StorageDirectory; move them to the bucket first",
     ),
-    "StorageClass": (
-        lambda value: value in ("", "STANDARD"),
-        "is not supported: objects are stored in the bucket's default class; use a lifecycle rule of the bucket",
-    ),
-    "Tags": (lambda value: not value, "is not supported: objects are stored without tags"),
 }
 
 
@@ -171,6 +166,13 @@ def _check(settings: StorageSettings, section: Section, findings: Findings) -> N
         findings.refuse(section.at("MultipartThresholdMB"), "must be at least 5, the smallest part S3 accepts")
     if settings.access_key is not None and not settings.access_key.isprintable():
         findings.refuse(section.at("AccessKey"), "must not hold control characters")
+    if settings.server_side_encryption is not ServerSideEncryption.KMS:
+        for alias, given in (
+            ("SseKmsKeyId", settings.sse_kms_key_id),
+            ("BucketKeyEnabled", settings.bucket_key_enabled),
+        ):
+            if given:
+                findings.refuse(section.at(alias), 'is for encryption by KMS: set ServerSideEncryption to "aws:kms"')
     spool, cache = (Path(os.path.realpath(folder)) for folder in (settings.spool_directory, settings.cache_directory))
     if spool == cache:
         findings.refuse(section.at("CacheDirectory"), "must not be SpoolDirectory; give the cache a folder of its own")

@@ -32,6 +32,7 @@ from config.settings import StorageSettings
 
 ACCESS_KEY: Final = "ISENTESTSACCESSKEY"
 SECRET_KEY: Final = "made-up/secret+of=the-tests"
+KMS_KEY: Final = "key-of-the-tests"
 _MIRROR: Final = "http://deb.debian.org/debian"
 _MAKING: Final = 400.0  # seconds; a machine with nothing else to do needs 35
 _DEADLINE: Final = 30.0  # seconds; it answers after a fraction of one
@@ -46,6 +47,9 @@ rgw frontends = beast endpoint=127.0.0.1:{port}
 log file = {data}/radosgw.log
 run dir = {data}
 admin socket =
+rgw crypt require ssl = false
+rgw crypt s3 kms backend = testing
+rgw crypt s3 kms encryption keys = {kms_key}=MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=
 """
 
 
@@ -68,7 +72,7 @@ class Radosgw:
         self.url = f"http://127.0.0.1:{self.port}"
         self._data = Path(tempfile.mkdtemp(dir=root / "srv"))
         inside = Path("/") / self._data.relative_to(root)
-        (self._data / "ceph.conf").write_text(_CONFIGURATION.format(data=inside, port=self.port))
+        (self._data / "ceph.conf").write_text(_CONFIGURATION.format(data=inside, port=self.port, kms_key=KMS_KEY))
         options = ["-c", inside / "ceph.conf", "--no-mon-config"]
         user = ["user", "create", "--uid=isen", "--display-name=isen"]
         keys = [f"--access-key={ACCESS_KEY}", f"--secret-key={SECRET_KEY}"]

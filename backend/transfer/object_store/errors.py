@@ -7,6 +7,7 @@
     ├── ClockSkewed            403 RequestTimeTooSkewed
     ├── AccessDenied           403: a policy forbids this operation; never means that an object is missing
     ├── CredentialsRefused     wrong, expired or absent keys
+    ├── OptionRefused          StorageClass, Tags or ServerSideEncryption are not what this server does
     ├── BucketUnusable         wrong region, redirected
     │   └── BucketMissing      404 NoSuchBucket
     └── ObjectError            about this one object; others are not concerned
@@ -31,6 +32,7 @@ class ObjectStoreError(Exception):
     state: ClassVar[str]  # ObjectStore.State of the report while it lasts
     retry_helps: ClassVar[bool] = True  # time alone may mend it; False: somebody must change something
     concerns_all: ClassVar[bool] = True  # the same would happen to other keys
+    code = ""  # S3's word for it
 
 
 class Unreachable(ObjectStoreError):
@@ -63,6 +65,12 @@ class AccessDenied(ObjectStoreError):
 class CredentialsRefused(ObjectStoreError):
     kind = "credentials"
     state = "CredentialsRefused"
+    retry_helps = False
+
+
+class OptionRefused(ObjectStoreError):
+    kind = "denied"
+    state = "OptionRefused"
     retry_helps = False
 
 

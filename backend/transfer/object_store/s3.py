@@ -24,6 +24,7 @@ from backend.transfer.object_store.protocols import ListedObject, ObjectAttribut
 from backend.transfer.object_store.s3_client import BotoBucket, translated
 from backend.transfer.object_store.s3_connection import S3Connection
 from backend.transfer.object_store.s3_multipart import upload_in_parts
+from backend.transfer.object_store.s3_options import ObjectOptions
 from backend.transfer.object_store.s3_signature import Signature
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class S3ObjectStore:
             CredentialsRefused: there are none.
         """
         self._settings = settings
+        self._options = ObjectOptions(settings)
         self._connections = connections
         self._reloading = threading.Lock()
         self._etag_is_md5 = True  # until the server shows otherwise
@@ -68,7 +70,11 @@ class S3ObjectStore:
             found = file_digest(content, "sha256").digest()
         if found != digest:
             raise ContentChanged(f"the content for {key} is not what its digest says")
-        headers = {_DIGEST: digest.hex(), "x-amz-checksum-sha256": b64encode(digest).decode()}
+        headers = {
+            _DIGEST: digest.hex(),
+            "x-amz-checksum-sha256": b64encode(digest).decode(),
+            **self._options.headers,
+        }
         sending = self._connection.request(
             "PUT",
             "PutObject",
@@ -79,7 +85,8 @@ class S3ObjectStore:
             payload_hash=digest.hex(),
         )
         try:
-            with self._renewing(), sending as response:
+            with self._renewing(), self._options.blamed(), sending as response:
+                self._options.require_encryption(response.headers)
                 confirmed = self._is_confirmed(response.headers, digest, body if body is not None else content)
         except _ContentUnreadable as failure:
             raise failure.error from None
@@ -176,8 +183,10 @@ class S3ObjectStore:
         content.seek(0)
         if file_digest(content, "sha256").digest() != digest:
             raise ContentChanged(f"the content for {key} is not what its digest says")
-        with self._renewing(), translated("multipart upload of", key):
-            confirmed = upload_in_parts(self._bucket, key, content, size, digest, confirmed=self._is_confirmed)
+        with self._renewing(), self._options.blamed(), translated("multipart upload of", key):
+            confirmed = upload_in_parts(
+                self._bucket, key, content, size, digest, options=self._options, confirmed=self._is_confirmed
+            )
         stored = self.head(key)
         if stored.size != size:
             raise ObjectCorrupted(f"{key} has {stored.size} bytes in the bucket, {size} were sent")

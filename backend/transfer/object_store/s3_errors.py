@@ -109,7 +109,9 @@ def error_for(
         parts.append("the answer is not S3's: is Isen.Storage.Endpoint right?")
     if error_type in _REMEDIES:
         parts.append(_REMEDIES[error_type])
-    return error_type("; ".join(part for part in parts if part))
+    error = error_type("; ".join(part for part in parts if part))
+    error.code = code
+    return error
 
 
 def _clock_offset(headers: Mapping[str, str]) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
     from backend.transfer.object_store.s3_client import BotoBucket
+    from backend.transfer.object_store.s3_options import ObjectOptions
 
 _SMALLEST_PART: Final = 16 * 1024 * 1024  # bytes; S3 asks for 5 MiB at least
 _MOST_PARTS: Final = 10_000
@@ -35,6 +36,7 @@ def upload_in_parts(
     size: int,
     digest: bytes,
     *,
+    options: ObjectOptions,
     confirmed: Confirmed,
 ) -> bool:
     """Upload `content` and complete it; the caller translates botocore's exceptions.
@@ -43,13 +45,20 @@ def upload_in_parts(
 
     Raises:
         ContentChanged: the bytes read do not hash to `digest`; the upload was aborted.
+        OptionRefused: the server does not encrypt as it was asked to; the upload was aborted.
     """
     _abort_earlier(bucket, key)
     client = bucket.client
-    upload_id = client.create_multipart_upload(
-        Bucket=bucket.name, Key=key, Metadata={"sha256": digest.hex()}, ChecksumAlgorithm="SHA256"
-    )["UploadId"]
+    begun = client.create_multipart_upload(
+        Bucket=bucket.name,
+        Key=key,
+        Metadata={"sha256": digest.hex()},
+        ChecksumAlgorithm="SHA256",
+        **options.parameters,
+    )
+    upload_id = begun["UploadId"]
     try:
+        options.require_encryption(begun["ResponseMetadata"]["HTTPHeaders"])
         parts, found, all_confirmed = _upload_parts(bucket, upload_id, key, _read_parts(content, size), confirmed)
         if found != digest:
             raise ContentChanged(f"the content for {key} changed while it was uploaded")

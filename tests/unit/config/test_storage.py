@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from config.loader import Capabilities
-from config.settings import MEGABYTE, Durability, StorageStructure
+from config.settings import MEGABYTE, Durability, ServerSideEncryption, StorageStructure
 from tests.unit.config.samples import GOOD, SECRET, Removed, accepted, changed, only_problem, problems
 
 NATIVE: dict[str, Any] = {
@@ -92,6 +92,20 @@ def native(option: str, value: Any) -> dict[str, Any]:
         ("Bucketname", "x", "is not an option of Isen. Did you mean BucketName?"),
         ("CaCertificates", "/x", "is not an option of Isen."),
         ("Xyzzy", 1, "is not an option of Isen."),
+        ("StorageClass", "DEEP_ARCHIVE", "must be restored"),
+        ("StorageClass", "GLACIER", "must be restored"),
+        ("StorageClass", "a b", "must be a storage class"),
+        ("StorageClass", 1, "must be a string"),
+        ("Tags", ["a"], "must be an object"),
+        ("Tags", {str(n): "" for n in range(11)}, "more than 10"),
+        ("Tags", {"": "x"}, "1 to 128"),
+        ("Tags", {"k" * 129: "x"}, "1 to 128"),
+        ("Tags", {"aws:k": "x"}, "aws:"),
+        ("Tags", {"k": "v" * 257}, "at most 256"),
+        ("Tags", {"k": "a&b"}, "letters, digits"),
+        ("ServerSideEncryption", "AES", "must be '', 'AES256' or 'aws:kms'"),
+        ("BucketKeyEnabled", True, "is for encryption by KMS"),
+        ("SseKmsKeyId", "key", "is for encryption by KMS"),
         ("StorageEncryption", {"Enable": True}, "is not supported"),
         ("HybridMode", "WriteToFileSystem", 'must be "Disabled"'),
     ],
@@ -122,6 +136,9 @@ def test_sizes_become_bytes_and_names_become_settings() -> None:
         ("RootPath", "a/b/", "root_path", "a/b"),
         ("RootPath", "", "root_path", ""),
         ("ConnectTimeout", 2, "connect_timeout", 2.0),
+        ("StorageClass", "GLACIER_IR", "storage_class", "GLACIER_IR"),
+        ("Tags", {"Abteilung": "Röntgen / Süd", "x": ""}, "tags", {"Abteilung": "Röntgen / Süd", "x": ""}),
+        ("ServerSideEncryption", "aws:kms", "server_side_encryption", ServerSideEncryption.KMS),
         ("MaximumCacheSizeMB", 0, "maximum_cache_size", 0),
         ("Durability", "ObjectStore", "durability", Durability.OBJECT_STORE),
         ("StorageStructure", "legacy", "storage_structure", StorageStructure.LEGACY),
@@ -150,6 +167,14 @@ def test_without_keys_the_default_chain_is_used() -> None:
     assert loaded.settings.storage.access_key is None
     assert loaded.settings.storage.secret_key is None
     assert not loaded.warnings
+
+
+@pytest.mark.parametrize("key", ["arn:aws:kms:eu-west-1:111122223333:key/1234", "alias/images", ""])
+def test_a_kms_key_is_named_by_arn_alias_or_not_at_all(key: str) -> None:
+    configuration = changed("Isen.Storage.SseKmsKeyId", key, storage("ServerSideEncryption", "aws:kms"))
+    configuration["Isen"]["Storage"]["BucketKeyEnabled"] = True
+    assert accepted(configuration).settings.storage.bucket_key_enabled
+    assert only_problem(changed("Isen.Storage.SseKmsKeyId", "a b", configuration))[0] == "Isen.Storage.SseKmsKeyId"
 
 
 def test_keys_left_empty_by_an_unset_variable_are_no_keys_and_worth_a_warning() -> None:
@@ -217,8 +242,6 @@ def test_a_native_endpoint_without_a_scheme_is_https() -> None:
         ("StorageEncryption", {"MasterKey": [1, "/key"]}),
         ("HybridMode", "WriteToObjectStorage"),
         ("MigrationFromFileSystemEnabled", True),
-        ("StorageClass", "GLACIER"),
-        ("Tags", {"owner": "radiology"}),
     ],
 )
 def test_a_native_option_that_promises_what_isen_cannot_do_is_refused(option: str, value: Any) -> None:
