@@ -37,12 +37,14 @@ Body: TypeAlias = Callable[[], Iterable[bytes]] | None  # called again when a re
 
 ORTHANC_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
 UID: Final = re.compile(r"[0-9.]{1,64}")  # PS3.5 9.1; its finer rules are the Standard's business, not the path's
+TAG: Final = re.compile(r"[0-9a-f]{4},[0-9a-f]{4}")
 
 CONNECT_TIMEOUT: Final = 5.0  # seconds
 READ_TIMEOUT: Final = 120  # seconds without a byte; a store waits for S3 with Durability ObjectStore
 BLOCK_SIZE: Final = 1024 * 1024  # bytes handed to the socket at once
 LEAST_CONNECTIONS: Final = 4  # of one worker
 STALE_RETRIES: Final = 2
+LONGEST_VALUE: Final = 64 * 1024  # bytes of an element that is matched or answered
 MEMORY_LIMIT: Final = 16 * 1024 * 1024  # bytes of a file held in memory
 NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 BAD_FILE_FORMAT: Final = 15  # Orthanc's ErrorCode_BadFileFormat
@@ -186,6 +188,12 @@ class OrthancClient:
         """All tags of one instance, `gggg,eeee` to text, items or null (binary); Orthanc reads the file for it."""
         answer: dict[str, Any] = self._json("GET", "/instances/" + _checked(ORTHANC_ID, instance_id) + "/tags?short")
         return answer
+
+    def instance_value(self, instance_id: str, name: str) -> bytes:
+        """The encoded value of one element, `gggg,eeee`, of an instance."""
+        path = f"/instances/{_checked(ORTHANC_ID, instance_id)}/content/{_checked(TAG, name).replace(',', '-')}"
+        with self._file("GET", path) as file:
+            return file.read(LONGEST_VALUE)
 
     def instance_file(self, instance_id: str) -> BinaryIO:
         """The Part 10 file as stored, at its start; in memory, or in an unnamed file above `MEMORY_LIMIT` bytes."""

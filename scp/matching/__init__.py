@@ -7,13 +7,16 @@
         if matcher.matches(candidate):
             respond(PENDING, matcher.answer(candidate))
 
+Where timezone adjustment was negotiated, `Clock` converts a candidate before it is matched and answered from.
+
 `matches` and `answer` never raise for anything that a candidate holds. Never matched, and left out of the answer (they
 are the caller's business): SpecificCharacterSet, TimezoneOffsetFromUTC, QueryRetrieveLevel, group lengths, groups
 below 0008.
 """
 
 from scp.matching.candidate import Attribute, Candidate
+from scp.matching.clock import Clock
 from scp.matching.identifier import Matcher, compile_identifier
 from scp.matching.options import MatchingOptions, SupportedAttributes
 
-__all__ = ["Attribute", "Candidate", "Matcher", "MatchingOptions", "SupportedAttributes", "compile_identifier"]
+__all__ = ["Attribute", "Candidate", "Clock", "Matcher", "MatchingOptions", "SupportedAttributes", "compile_identifier"]

@@ -170,7 +170,7 @@ def _vr(element: DataElement | RawDataElement, name: AttributeName, private_vrs:
     """The Standard's VR where it has one: a peer's explicit VR can be wrong, and implicit syntaxes send none."""
     given = str(element.VR) if element.VR else "UN"
     if not isinstance(name, int):
-        return given if given != "UN" else private_vrs.get(name) or _private_vr(*name)
+        return given if given != "UN" else private_vrs.get(name) or private_vr(*name)
     vr = _dictionary_vr(name)
     if not vr or vr == given or (" or " in vr and given != "UN"):
         return given
@@ -180,7 +180,8 @@ def _vr(element: DataElement | RawDataElement, name: AttributeName, private_vrs:
 
 
 @lru_cache(maxsize=16384)
-def _private_vr(group: int, creator: str, low_byte: int) -> str:
+def private_vr(group: int, creator: str, low_byte: int) -> str:
+    """What pydicom's dictionary of private attributes says; UN if it does not know."""
     try:
         return private_dictionary_VR(group << 16 | 0x1000 | low_byte, creator)
     except KeyError:

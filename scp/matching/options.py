@@ -20,8 +20,8 @@ class MatchingOptions:
     case_sensitive_person_names: bool = False
     """Orthanc's CaseSensitivePN. Every other VR is case-sensitive (PS3.4 C.2.2.2.1)."""
 
-    ignore_accents: bool = False
-    """Person names match whatever their accents, umlauts and the like (PS3.4 C.2.2.2.1.1 leaves this open)."""
+    fuzzy_person_names: bool = False
+    """Person names are also matched as `scp.matching.fuzzy_name` says (negotiated, PS3.4 C.2.2.2.1.1)."""
 
     all_values_required: bool = False
     """Several values in a key: all must be found (negotiated, PS3.4 C.2.2.2.8). False: any one, as Orthanc does."""

@@ -9,9 +9,20 @@ from functools import lru_cache
 from typing import Any, Final
 
 from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
 
 from scp.matching import Attribute, Candidate
-from scp.matching.candidate import DEFINITE_VRS, SINGLE_VALUED_VRS, AttributeName, kind_of
+from scp.matching.candidate import (
+    DEFINITE_VRS,
+    NO_PRIVATE_VRS,
+    SINGLE_VALUED_VRS,
+    AttributeName,
+    PrivateName,
+    PrivateVrs,
+    kind_of,
+    private_vr,
+)
 from scp.orthanc_client import OrthancClient
 from scp.query.main_dicom_tags import METADATA, tag_of
 from scp.query.model import ORTHANC_LEVELS, Level
@@ -72,18 +83,39 @@ def _entity(level: Level, row: Mapping[str, Any], parent: Entity | None) -> Enti
     return Entity(ids, attributes, row)
 
 
-def attributes_of(tags: Mapping[str, Any]) -> dict[AttributeName, Attribute]:
+def attributes_of(tags: Mapping[str, Any], private_vrs: PrivateVrs = NO_PRIVATE_VRS) -> dict[AttributeName, Attribute]:
     """Attributes of Orthanc's JSON, short form: `gggg,eeee` to text, to a list of items, or to null (binary)."""
     attributes: dict[AttributeName, Attribute] = {}
     for name, value in tags.items():
         tag = tag_of(name)
-        key: AttributeName | None = tag if not tag & 0x10000 else _private_name(tag, tags)
-        if key is not None:
-            attributes[key] = _attribute(_vr(tag, value), value)
+        if not tag & 0x10000:
+            attributes[tag] = _attribute(_dictionary_vr(tag), value, private_vrs)
+        elif private := _private_name(tag, tags):
+            attributes[private] = _attribute(private_vrs.get(private) or private_vr(*private), value, private_vrs)
     return attributes
 
 
-def _private_name(tag: int, tags: Mapping[str, Any]) -> AttributeName | None:
+def literal_name(name: PrivateName, tags: Mapping[str, Any]) -> str | None:
+    """The `gggg,eeee` that a private attribute has in `tags`; None: it is not there."""
+    group = f"{name[0]:04x},"
+    here = (text for text in tags if text.startswith(group))
+    return next((text for text in here if _private_name(tag_of(text), tags) == name), None)
+
+
+def decoded_value(
+    name: PrivateName, vr: str, value: bytes, tags: Mapping[str, Any], default_encoding: str
+) -> Attribute:
+    """A private attribute from the bytes of its value; `tags` are those of its data set."""
+    group, creator, low_byte = name
+    dataset = Dataset()
+    if tags.get("0008,0005"):
+        dataset.SpecificCharacterSet = tags["0008,0005"].split("\\")
+    tag = dataset.private_block(group, creator, create=True).get_tag(low_byte)
+    dataset[tag] = RawDataElement(tag, vr, len(value), value, 0, is_implicit_VR=True, is_little_endian=True)
+    return Candidate.of(dataset, default_encoding).attributes[name]
+
+
+def _private_name(tag: int, tags: Mapping[str, Any]) -> PrivateName | None:
     creator = tags.get(f"{tag >> 16:04x},{tag >> 8 & 0xFF:04x}")
     return (tag >> 16, creator, tag & 0xFF) if isinstance(creator, str) and tag & 0xFFFF > 0xFF else None
 
@@ -93,21 +125,14 @@ def _dictionary_vr(tag: int) -> str:
     try:
         vr = dictionary_VR(tag)
     except KeyError:
-        return ""
+        return "UN"
     return DEFINITE_VRS.get(vr, vr)
 
 
-def _vr(tag: int, value: Any) -> str:
+def _attribute(vr: str, value: Any, private_vrs: PrivateVrs) -> Attribute:
     if isinstance(value, list):
-        return "SQ"
-    return _dictionary_vr(tag) or "UN"
-
-
-def _attribute(vr: str, value: Any) -> Attribute:
-    if vr == "SQ":
-        items = value if isinstance(value, list) else []
-        return Attribute(vr, tuple(Candidate(attributes_of(item)) for item in items))
-    if not isinstance(value, str) or not value:
+        return Attribute("SQ", tuple(Candidate(attributes_of(item, private_vrs)) for item in value))
+    if vr == "SQ" or not isinstance(value, str) or not value:
         return Attribute(vr, ())
     return _text_attribute(vr, value)
 

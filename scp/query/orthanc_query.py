@@ -12,6 +12,7 @@ wide as the Standard's, and is widened where it is not; whatever is left out cos
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -32,12 +33,17 @@ _DATE_RANGE: Final = re.compile(r"(\d{8})?-(\d{8})?")
 _MODALITY: Final = re.compile(r"[A-Z0-9_]+")
 
 
-def orthanc_queries(keys: Mapping[int, Attribute]) -> list[dict[str, str]]:
-    """Queries whose answers together hold every match; `keys` are those that the index holds at the level asked."""
+def orthanc_queries(keys: Mapping[int, Attribute], *, other_clock: bool = False) -> list[dict[str, str]]:
+    """Queries whose answers together hold every match; `keys` are those that the index holds at the level asked.
+
+    `other_clock`: the dates asked for are by another clock than those of the index, so that both may be a day apart.
+    """
     query: dict[str, str] = {}
     dotted: dict[str, str] = {}
     for tag, (vr, values) in keys.items():
         value = _value(tag, vr, values)
+        if value is not None and vr == "DA" and other_clock:
+            value = _wider(value)
         if value is not None:
             query[name_of(tag)] = value
             if vr == "DA" and "-" in value:
@@ -64,6 +70,22 @@ def _date(value: str) -> str | None:
     if _DATE.fullmatch(value):
         return f"{value}\\{_dotted(value)}"
     return value if len(value) > 1 and _DATE_RANGE.fullmatch(value) else None
+
+
+def _wider(dates: str) -> str | None:
+    """A range from the day before to the day after; None: there are no such days."""
+    first, last = dates.split("-") if "-" in dates else (dates[:8], dates[:8])  # or one date in both its forms
+    try:
+        return f"{_days_later(first, -1)}-{_days_later(last, 1)}"
+    except (ValueError, OverflowError):
+        return None
+
+
+def _days_later(date: str, days: int) -> str:
+    if not date:
+        return ""
+    moved = dt.datetime.strptime(date, "%Y%m%d").date() + dt.timedelta(days=days)  # noqa: DTZ007 - a date
+    return f"{moved.year:04}{moved:%m%d}"
 
 
 def _text(vr: str, value: str) -> str | None:

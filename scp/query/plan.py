@@ -9,15 +9,16 @@ from typing import Any, Final
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
-from scp.matching import Attribute, Candidate
+from scp.matching import Attribute, Candidate, Clock, MatchingOptions
 from scp.matching.attribute import is_universal
-from scp.matching.candidate import AttributeName
+from scp.matching.candidate import AttributeName, PrivateVrs
 from scp.query.computed import COMPUTED, MATCHED, MODALITIES_IN_STUDY, MODALITY
 from scp.query.main_dicom_tags import METADATA, MainDicomTags
-from scp.query.model import QUERY_RETRIEVE_LEVEL, Level
+from scp.query.model import QUERY_RETRIEVE_LEVEL, UNIQUE_KEYS, Level
 
 RETRIEVE_AE_TITLE: Final = 0x00080054
 TIMEZONE_OFFSET_FROM_UTC: Final = 0x00080201
+NEVER_EMPTY: Final = frozenset(tag for level, tag in UNIQUE_KEYS.items() if level != Level.PATIENT)
 _NOT_KEYS: Final = frozenset({QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE, TIMEZONE_OFFSET_FROM_UTC})
 
 
@@ -27,6 +28,8 @@ class Plan:
 
     level: Level
     search_level: Level  # the lowest level whose attributes are matched, at or below `level`
+    options: MatchingOptions
+    clock: Clock | None  # by which dates and times are matched and answered; None: as they are stored
     indexed: dict[int, Attribute] = field(default_factory=dict)  # Orthanc's index has them, with the keys' values
     computed: set[int] = field(default_factory=set)
     ignored_values: set[int] = field(default_factory=set)  # computed attributes that are returned, not matched
@@ -45,6 +48,27 @@ class Plan:
         """Whether attributes outside of the index decide."""
         return any(not is_universal(vr, values) for vr, values in self.in_files.values())
 
+    @property
+    def askable(self) -> dict[int, Attribute]:
+        """The keys that Orthanc's index may decide.
+
+        It cannot tell a name that is like another, nor an attribute without a value; ModalitiesInStudy it knows in
+        queries of studies only.
+        """
+        askable = {}
+        for tag, key in self.indexed.items():
+            is_fuzzy = key.vr == "PN" and self.options.fuzzy_person_names
+            may_be_unknown = self.options.unknown_value_matches and tag not in NEVER_EMPTY
+            if not (is_fuzzy or may_be_unknown or (tag in self.computed and self.search_level != Level.STUDY)):
+                askable[tag] = key
+        return askable
+
+    @property
+    def private_vrs(self) -> PrivateVrs:
+        """VR of the private keys, as the request or a dictionary has it."""
+        names = ((name, key.vr) for name, key in self.in_files.items() if not isinstance(name, int))
+        return {name: vr for name, vr in names if vr != "UN"}
+
     def supported(self, *, with_files: bool) -> Mapping[Any, Any]:
         """What `MatchingOptions.supported` wants to know; `with_files`: files may be read for this query."""
         names: set[AttributeName] = {*self.indexed, *self.computed, *METADATA}
@@ -55,9 +79,11 @@ class Plan:
         return dict.fromkeys(names - self.unsupported)
 
 
-def plan_query(keys: Candidate, level: Level, main_tags: MainDicomTags) -> Plan:
+def plan_query(
+    keys: Candidate, level: Level, main_tags: MainDicomTags, options: MatchingOptions, clock: Clock | None
+) -> Plan:
     """Sort the keys of a query at `level`."""
-    plan = Plan(level, level)
+    plan = Plan(level, level, options, clock)
     for name, attribute in keys.attributes.items():
         if name in _NOT_KEYS:
             continue

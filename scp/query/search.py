@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final
 
 from scp.matching import Attribute, Candidate, Matcher
-from scp.matching.candidate import AttributeName
+from scp.matching.candidate import AttributeName, kind_of
 from scp.orthanc_client import OrthancClient, ResourceMissing
 from scp.query.computed import MODALITIES_IN_STUDY, MODALITY, computed_attributes
-from scp.query.entities import Entity, EntityReader, attributes_of
+from scp.query.entities import Entity, EntityReader, attributes_of, decoded_value, literal_name
 from scp.query.model import ORTHANC_LEVELS, Level
 from scp.query.orthanc_query import orthanc_queries
 from scp.query.plan import Plan
@@ -29,16 +29,22 @@ def find_candidates(client: OrthancClient, plan: Plan) -> list[str]:
         OrthancError: Orthanc could not say.
     """
     level = ORTHANC_LEVELS[plan.search_level]
-    found = [client.find(level, query) for query in orthanc_queries(_askable(plan))]
+    found = [client.find(level, query) for query in orthanc_queries(plan.askable, other_clock=plan.clock is not None)]
     return list(dict.fromkeys(id_ for ids in found for id_ in ids))
 
 
 def matching_entities(
-    client: OrthancClient, plan: Plan, matcher: Matcher, candidates: Sequence[str], *, with_files: bool
+    client: OrthancClient,
+    plan: Plan,
+    matcher: Matcher,
+    candidates: Sequence[str],
+    *,
+    with_files: bool,
+    is_cancelled: Callable[[], bool],
 ) -> Iterator[Candidate]:
-    """Each entity of the plan's level that matches, once, with all that its answer needs.
+    """Each entity of the plan's level that matches, once, with all that its answer needs, by the plan's clock.
 
-    Entities that were removed meanwhile are left out.
+    Entities that were removed meanwhile are left out. Ends early, before the next batch, when `is_cancelled`.
 
     Raises:
         OrthancError: Orthanc could not describe them.
@@ -50,30 +56,25 @@ def matching_entities(
         adders.append((plan.matches_computed, lambda found: _add_computed(client, plan, found)))
     if with_files and plan.in_files:
         adders.append((plan.matches_files, lambda found: _add_from_files(client, plan, found)))
-    for entities in _ahead(reader.read, _batches(candidates)):
+    seen = plan.clock.adjusted if plan.clock else lambda candidate: candidate
+    for entities in _ahead(reader.read, _batches(candidates, is_cancelled)):
         found = [(entity, dict(entity.attributes)) for entity in entities]
         for decides, add in adders:
             if decides:
                 add(found)
-        found = [pair for pair in found if matcher.matches(Candidate(pair[1]))]
+        found = [pair for pair in found if matcher.matches(seen(Candidate(pair[1])))]
         if plan.search_level != plan.level:
             found = _first_of_each(found, plan.level, answered)
         for decides, add in adders:
             if not decides:
                 add(found)
         for _, attributes in found:
-            yield Candidate(attributes)
+            yield seen(Candidate(attributes))
 
 
-def _askable(plan: Plan) -> dict[int, Attribute]:
-    """ModalitiesInStudy is known to Orthanc in queries of studies only."""
-    askable = plan.indexed.items()
-    return {tag: key for tag, key in askable if tag not in plan.computed or plan.search_level == Level.STUDY}
-
-
-def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+def _batches(ids: Sequence[str], is_cancelled: Callable[[], bool]) -> Iterator[Sequence[str]]:
     start, size = 0, FIRST_BATCH
-    while start < len(ids):
+    while start < len(ids) and not is_cancelled():
         yield ids[start : start + size]
         start += size
         size = min(2 * size, LARGEST_BATCH)
@@ -117,9 +118,12 @@ def _add_from_files(client: OrthancClient, plan: Plan, found: list[Found]) -> No
     if not found:
         return
 
+    private_vrs = plan.private_vrs
+
     def read(instance: str) -> dict[AttributeName, Attribute]:
         try:
-            return attributes_of(client.instance_tags(instance)) if instance else {}
+            tags = client.instance_tags(instance) if instance else {}
+            return attributes_of(tags, private_vrs) | _undecoded(client, plan, instance, tags)
         except ResourceMissing:
             return {}
 
@@ -127,6 +131,19 @@ def _add_from_files(client: OrthancClient, plan: Plan, found: list[Found]) -> No
         files = threads.map(read, _instances_of(client, plan.search_level, [entity for entity, _ in found]))
         for (_, attributes), file in zip(found, files, strict=True):
             attributes.update((name, file[name]) for name in plan.in_files if name in file)
+
+
+def _undecoded(
+    client: OrthancClient, plan: Plan, instance: str, tags: Mapping[str, Any]
+) -> dict[AttributeName, Attribute]:
+    """The private attributes asked for that Orthanc leaves undecoded: those of data sets in Implicit VR."""
+    found: dict[AttributeName, Attribute] = {}
+    for name, vr in plan.private_vrs.items():
+        literal = literal_name(name, tags)
+        if literal is not None and tags[literal] is None and kind_of(vr) != "bytes":
+            value = client.instance_value(instance, literal)
+            found[name] = decoded_value(name, vr, value, tags, plan.options.default_encoding)
+    return found
 
 
 def _instances_of(client: OrthancClient, level: Level, entities: list[Entity]) -> list[str]:

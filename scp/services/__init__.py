@@ -5,6 +5,7 @@ from __future__ import annotations
 from config.settings import DicomSettings, Settings
 from scp.origins import Origins
 from scp.orthanc_client import OrthancClient
+from scp.query.private_dictionary import private_vrs
 from scp.request import Service
 from scp.retrieve.destination import connector
 from scp.services.echo import ECHO
@@ -26,7 +27,7 @@ def build_services(settings: Settings, client: OrthancClient) -> tuple[Service, 
     return (
         ECHO,
         StoreService(client, origins.note).service(),
-        FindService(dicom, client).service(),
+        FindService(dicom, client, private_vrs(settings.orthanc.dictionary)).service(),
         MoveService(dicom, client, connector(dicom)).service(),
         GetService(dicom, client).service(),
         *([worklist] if worklist else []),

@@ -8,14 +8,15 @@ Standard leaves a choice:
   which many send and the Standard does not know, is answered with ModalitiesInStudy.
 * An empty stored value matches universal keys only, as with Orthanc, not every key (PS3.4 C.2.2.1.2).
 * Attributes outside of Orthanc's index are read from one instance's file, for up to `FILES_PER_QUERY` candidates;
-  with more candidates they count as unsupported: not matched, not answered, status 0xFF01.
+  with more candidates they count as unsupported: not matched, not answered, status 0xFF01. Private attributes are
+  among them, if the request, Orthanc's `Dictionary` or pydicom's dictionary tells their VR.
 * LimitFindResults and LimitFindInstances end the answers with 0xFE00, as with Orthanc.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
@@ -24,8 +25,9 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from config.settings import DicomSettings
-from scp.matching import Candidate, Matcher, MatchingOptions, compile_identifier
-from scp.matching.candidate import Undecodable
+from scp.matching import Candidate, Clock, Matcher, MatchingOptions, compile_identifier
+from scp.matching.answer import add_attribute
+from scp.matching.candidate import TIMEZONE_OFFSET_FROM_UTC, PrivateVrs, Undecodable
 from scp.orthanc_client import OrthancClient, OrthancError
 from scp.query.character_set import python_encoding, set_character_set
 from scp.query.encoding import encode_plain
@@ -47,7 +49,8 @@ from scp.statuses import (
 log = logging.getLogger(__name__)
 
 FILES_PER_QUERY: Final = 200
-SUPPORTED_EXTENSIONS: Final = b"\1\1\0\0\0\1\1"  # PS3.4 C.5.1.1: relational, date-time, …, empty, multiple
+# PS3.4 C.5.1.1: relational, date-time, fuzzy names, timezone, not multi-frame views, empty and multiple value matching
+SUPPORTED_EXTENSIONS: Final = b"\1\1\1\1\0\1\1"
 COMBINED: Final = ((0x00080020, 0x00080030), (0x00080021, 0x00080031))  # study and series date and time
 
 
@@ -57,6 +60,7 @@ class FindService:
 
     settings: DicomSettings
     client: OrthancClient
+    private_vrs: PrivateVrs = field(default_factory=dict)
 
     def service(self) -> Service:
         sop_classes = tuple(root.find for root in ROOTS)
@@ -83,8 +87,10 @@ class FindService:
         identifier = request.identifier()
         root = root_of(request.context.abstract_syntax)
         level = root.level_of(identifier)
-        options = self._options(request.extended_negotiation)
-        plan = plan_query(_decoded(identifier, options), level, self._main_tags)
+        extensions = request.extended_negotiation.ljust(len(SUPPORTED_EXTENSIONS), b"\0")
+        options = self._options(extensions)
+        keys = _decoded(identifier, options)
+        plan = plan_query(keys, level, self._main_tags, options, Clock.of(keys, negotiated=bool(extensions[3])))
         identifier = without_ignored_keys(identifier, plan)
         matcher = compile_identifier(identifier, replace(options, supported=plan.supported(with_files=True)))
         candidates = find_candidates(self.client, plan)
@@ -93,22 +99,31 @@ class FindService:
             matcher = compile_identifier(identifier, replace(options, supported=plan.supported(with_files=False)))
         limit = self.settings.limit_find_instances if level == Level.IMAGE else self.settings.limit_find_results
         answers = Answers(request, root, level, matcher, self.settings)
-        for match in matching_entities(self.client, plan, matcher, candidates, with_files=with_files):
+        matches = matching_entities(
+            self.client,
+            plan,
+            matcher,
+            candidates,
+            with_files=with_files,
+            is_cancelled=lambda: request.is_cancelled,
+        )
+        for match in matches:
             if request.is_cancelled or (limit and answers.count >= limit):
                 return CANCEL
             answers.send(match)
         # Orthanc stops at its limit before we have judged what it found: there may be more
-        return CANCEL if limit and len(candidates) >= limit else SUCCESS
+        return CANCEL if request.is_cancelled or (limit and len(candidates) >= limit) else SUCCESS
 
-    def _options(self, extended: bytes) -> MatchingOptions:
-        extensions = extended.ljust(len(SUPPORTED_EXTENSIONS), b"\0")
+    def _options(self, extensions: bytes) -> MatchingOptions:
         return MatchingOptions(
             unknown_value_matches=False,
             case_sensitive_person_names=self.settings.case_sensitive_pn,
             combined=COMBINED if extensions[1] else (),
+            fuzzy_person_names=bool(extensions[2]),
             empty_value_matching=bool(extensions[5]),
             all_values_required=bool(extensions[6]),
             default_encoding=python_encoding(self.settings.default_encoding),
+            private_vrs=self.private_vrs,
         )
 
 
@@ -134,6 +149,9 @@ class Answers:
                 answer.add_new(tag, dictionary_VR(tag), values[0] if values else None)
         for element in self._constant:
             answer[element.tag] = element
+        timezone = match.attributes.get(TIMEZONE_OFFSET_FROM_UTC)
+        if timezone:  # PS3.4 C.4.1.1.3.2: the times of the answer are by this clock
+            add_attribute(answer, TIMEZONE_OFFSET_FROM_UTC, timezone)
         set_character_set(answer, self._settings.default_encoding)
         status = PENDING if self._matcher.supports(match) else PENDING_WARNING
         encoded = encode_plain(answer, self._request.context.transfer_syntax)

@@ -16,16 +16,17 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pydicom.uid import UID
 
-from config.settings import DicomSettings, Settings, WorklistSettings
-from scp.matching import Candidate, Matcher, MatchingOptions, compile_identifier
+from config.settings import DicomSettings, Settings
+from scp.matching import Candidate, Clock, Matcher, MatchingOptions, compile_identifier
 from scp.matching.answer import add_attribute
 from scp.matching.candidate import TIMEZONE_OFFSET_FROM_UTC
 from scp.query.character_set import python_encoding, set_character_set
+from scp.query.private_dictionary import private_vrs
 from scp.request import Request, Service
 from scp.statuses import CANCEL, CANNOT_UNDERSTAND, PENDING, PENDING_WARNING, SUCCESS, Refusal
 from scp.upper_layer.limits import Limits
@@ -41,6 +42,7 @@ MODALITY_WORKLIST_FIND: Final = UID("1.2.840.10008.5.1.4.31")
 SCHEDULED_STATION_AE_TITLE: Final = tag_of("ScheduledStationAETitle")
 # Table K.6-1: "if both are ranges" they form one interval, without negotiation
 START: Final = (tag_of("ScheduledProcedureStepStartDate"), tag_of("ScheduledProcedureStepStartTime"))
+SUPPORTED_EXTENSIONS: Final = b"\1\1\1\1"  # PS3.4 K.5.1.1: two reserved bytes, fuzzy names, timezone
 ENTRIES_BETWEEN_CHECKS: Final = 1000  # of C-CANCEL, when nothing matches
 
 
@@ -79,23 +81,30 @@ class WorklistService:
     def _answer(self, request: Request) -> int:
         """Send the pending responses and return the final status."""
         identifier = request.identifier()
-        matcher = compile_identifier(identifier, self.options)
-        selection = Selection.of(Candidate.of(identifier, self.options.default_encoding))
-        for sent, entry in enumerate(self._matching(request, matcher, selection)):
+        extensions = request.extended_negotiation.ljust(len(SUPPORTED_EXTENSIONS), b"\0")
+        options = replace(self.options, fuzzy_person_names=bool(extensions[2]))
+        matcher = compile_identifier(identifier, options)
+        keys = Candidate.of(identifier, options.default_encoding, options.private_vrs)
+        clock = Clock.of(keys, negotiated=bool(extensions[3]))
+        selection = Selection.of(keys, fuzzy_person_names=options.fuzzy_person_names)
+        for sent, entry in enumerate(self._matching(request, matcher, selection, clock)):
             if request.is_cancelled or (self.limit_answers and sent == self.limit_answers):
                 return CANCEL
             self._send(request, matcher, entry)
         return CANCEL if request.is_cancelled else SUCCESS
 
-    def _matching(self, request: Request, matcher: Matcher, selection: Selection) -> Iterator[Candidate]:
+    def _matching(
+        self, request: Request, matcher: Matcher, selection: Selection, clock: Clock | None
+    ) -> Iterator[Candidate]:
         calling_ae_title = request.peer.calling_ae_title
         for index, entry in enumerate(self.source.entries(selection)):
             if index % ENTRIES_BETWEEN_CHECKS == 0 and request.is_cancelled:
                 return
             if self.filter_issuer_aet and not _is_for(entry, calling_ae_title):
                 continue
-            if matcher.matches(entry):
-                yield entry
+            seen = clock.adjusted(entry) if clock else entry
+            if matcher.matches(seen):
+                yield seen
 
     def _send(self, request: Request, matcher: Matcher, entry: Candidate) -> None:
         answer = matcher.answer(entry)
@@ -110,7 +119,7 @@ def build_worklist_service(settings: Settings) -> Service | None:
     """The service as configured; None without a source: the SOP class is not offered then, as with Orthanc."""
     dicom = settings.dicom or DicomSettings()
     encoding = python_encoding(dicom.default_encoding)
-    sources = tuple(_sources(settings.worklists, Limits.of(dicom), encoding))
+    sources = tuple(_sources(settings, Limits.of(dicom), encoding))
     if not sources:
         return None
     options = MatchingOptions(
@@ -119,6 +128,7 @@ def build_worklist_service(settings: Settings) -> Service | None:
         combined=(START,),
         default_encoding=encoding,
         supported=SUPPORTED,
+        private_vrs=private_vrs(settings.orthanc.dictionary),
     )
     worklists = settings.worklists
     source = sources[0] if len(sources) == 1 else SeveralSources(*sources)
@@ -127,10 +137,11 @@ def build_worklist_service(settings: Settings) -> Service | None:
     ).service()
 
 
-def _sources(worklists: WorklistSettings, limits: Limits, encoding: str) -> Iterator[WorklistSource]:
+def _sources(settings: Settings, limits: Limits, encoding: str) -> Iterator[WorklistSource]:
     """What is configured. A folder is read ahead at once, so that the first query does not wait for all of it."""
+    worklists = settings.worklists
     if worklists.directory is not None:
-        folder = WorklistFolder(worklists.directory, limits, encoding)
+        folder = WorklistFolder(worklists.directory, limits, encoding, private_vrs(settings.orthanc.dictionary))
         threading.Thread(target=_read_ahead, args=(folder,), name="worklist-read-ahead", daemon=True).start()
         yield folder
     if worklists.managed_directory is not None:
@@ -138,8 +149,9 @@ def _sources(worklists: WorklistSettings, limits: Limits, encoding: str) -> Iter
 
 
 def negotiate_extensions(offered: bytes) -> bytes:
-    """PS3.4 K.5.1.1: bytes 1 and 2 are always 1; fuzzy matching of names and timezone adjustment are not supported."""
-    return b"\1\1\0\0"[: len(offered)]
+    """PS3.4 K.5.1.1: bytes 1 and 2 are always 1; fuzzy matching and timezone adjustment as they are offered."""
+    asked = b"\1\1" + offered[2:]
+    return bytes(map(min, SUPPORTED_EXTENSIONS, asked))[: len(offered)]
 
 
 def _is_for(entry: Candidate, ae_title: str) -> bool:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from scp.matching import Candidate
-from scp.matching.candidate import Undecodable
+from scp.matching.candidate import NO_PRIVATE_VRS, PrivateVrs, Undecodable
 from scp.statuses import Refusal
 from scp.upper_layer.limits import Limits
 from scp.worklist_sources.entry import IncompleteEntry, entries_of
@@ -52,10 +52,13 @@ class _ParsedFile(NamedTuple):
 class WorklistFolder:
     """The entries of one folder. Thread-safe: one thread lists the folder, those that asked before share its result."""
 
-    def __init__(self, directory: Path, limits: Limits, default_encoding: str) -> None:
+    def __init__(
+        self, directory: Path, limits: Limits, default_encoding: str, private_vrs: PrivateVrs = NO_PRIVATE_VRS
+    ) -> None:
         self._directory = directory
         self._limits = limits
         self._default_encoding = default_encoding
+        self._private_vrs = private_vrs
         self._lock = threading.Lock()
         self._listed_at = float("-inf")  # when the last listing began; monotonic
         self._files: dict[str, _ParsedFile] = {}
@@ -114,7 +117,8 @@ class WorklistFolder:
             content = _read(path)
             if _stamp(path.stat()) != stamp:
                 return known
-            decoded = Candidate.of(read_worklist_file(content, self._limits), self._default_encoding)
+            data_set = read_worklist_file(content, self._limits)
+            decoded = Candidate.of(data_set, self._default_encoding, self._private_vrs)
             return _ParsedFile(stamp, entries_of(decoded))
         except FileNotFoundError:
             return None

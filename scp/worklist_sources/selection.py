@@ -35,8 +35,9 @@ class Selection:
     asks_status: bool = False  # there is a key for ScheduledProcedureStepStatus
 
     @classmethod
-    def of(cls, keys: Candidate) -> Selection:
+    def of(cls, keys: Candidate, *, fuzzy_person_names: bool = False) -> Selection:
         """The selection of an Identifier. Never raises: keys that say nothing certain bound nothing."""
+        name = "" if fuzzy_person_names else _text(keys, "PatientName")
         steps = keys.attributes.get(SCHEDULED_PROCEDURE_STEP_SEQUENCE, _EMPTY).values
         step = steps[0] if steps and isinstance(steps[0], Candidate) else Candidate({})
         first_day, last_day = _days(step)
@@ -47,7 +48,7 @@ class Selection:
             station=_whole(step, "ScheduledStationAETitle"),
             patient_id=_whole(keys, "PatientID"),
             accession_number=_whole(keys, "AccessionNumber"),
-            name_parts=tuple(filter(None, _NO_LITERALS.split(fold(_text(keys, "PatientName"))))),
+            name_parts=tuple(filter(None, _NO_LITERALS.split(fold(name)))),
             asks_status=bool(_text(step, "ScheduledProcedureStepStatus").strip("*")),
         )
 

@@ -16,10 +16,11 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from config.settings import Modality
 from scp.orthanc_client import Level, OrthancClient, OrthancError, OrthancRefused, ResourceMissing
-from scp.query.main_dicom_tags import FIXED, name_of
+from scp.query.main_dicom_tags import FIXED, name_of, tag_of
 from scp.query.model import ORTHANC_LEVELS, UNIQUE_KEYS
 from scp.query.model import Level as ModelLevel
 
+UNDECODED: set[int] = set()  # private attributes of data sets in Implicit VR
 LEVELS = {name: level for level, name in ORTHANC_LEVELS.items()}
 
 
@@ -63,6 +64,11 @@ class FakeOrthanc(OrthancClient):
         if instance_id not in self.instances:
             raise ResourceMissing(404, 17, "GET /instances/tags: Unknown resource")
         return _short_json(self.instances[instance_id])
+
+    def instance_value(self, instance_id: str, name: str) -> bytes:
+        self.requests.append(("value", instance_id, name))
+        element = self.instances[instance_id][tag_of(name)]
+        return str(element.value).encode("latin_1")
 
     def instance_file(self, instance_id: str) -> BinaryIO:
         self.requests.append(("file", instance_id))
@@ -125,7 +131,7 @@ def _short_json(dataset: Dataset) -> dict[str, Any]:
         name = name_of(int(element.tag))
         if element.VR == "SQ":
             tags[name] = [_short_json(item) for item in element.value]
-        elif element.VR in {"OB", "OW", "UN"}:
+        elif element.VR in {"OB", "OW", "UN"} or int(element.tag) in UNDECODED:
             tags[name] = None
         elif element.VM > 1:
             tags[name] = "\\".join(map(str, element.value))

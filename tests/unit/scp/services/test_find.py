@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from pydicom.uid import MRImageStorage
 
 from config.settings import DicomSettings
 from scp.orthanc_client import OrthancUnreachable
+from scp.query.private_dictionary import private_vrs
 from scp.services.find import FindService, negotiate_extensions
 from scp.statuses import CANNOT_UNDERSTAND, Refusal
 from tests.fakes.archive import ARCHIVE, instance
@@ -164,9 +166,41 @@ def test_ps34_c_2_2_2_7_empty_value_matching_when_negotiated() -> None:
 
 
 def test_ps34_c_5_1_1_extended_negotiation_is_answered_byte_by_byte() -> None:
-    assert negotiate_extensions(b"\1\1\1\1\1\1\1") == b"\1\1\0\0\0\1\1"
+    assert negotiate_extensions(b"\1\1\1\1\1\1\1") == b"\1\1\1\1\0\1\1"
     assert negotiate_extensions(b"\1") == b"\1"
     assert negotiate_extensions(b"\0\0") == b"\0\0"
+
+
+def test_ps34_c_2_2_2_1_1_names_match_fuzzily_only_when_negotiated() -> None:
+    """Orthanc cannot know which names are alike: it is not asked for names then."""
+    keys = {"PatientName": "juan nunez", "StudyDate": "-20240229"}
+    assert values(find("STUDY", keys), "StudyInstanceUID") == []
+    orthanc = FakeOrthanc(ARCHIVE)
+    assert values(find("STUDY", keys, orthanc=orthanc, extended=b"\0\0\1"), "StudyInstanceUID") == ["2.1"]
+    (query,) = {tuple(asked[2]) for asked in orthanc.requests if asked[0] == "find"}
+    assert query == ("0008,0020",)
+
+
+def test_ps34_c_5_1_1_dates_and_times_are_by_the_clock_of_the_request_when_negotiated(
+    machine_in: Callable[[str], None],
+) -> None:
+    """Study 1.2 began on 20240301 at 08:00 by our clock: on the day before in Honolulu."""
+    machine_in("UTC")
+    keys = {"StudyDate": "20240229", "StudyTime": "", "TimezoneOffsetFromUTC": "-1000", "PatientID": "P1"}
+    assert values(find("STUDY", keys), "StudyInstanceUID") == ["1.1"]
+    orthanc = FakeOrthanc(ARCHIVE)
+    found = answers(find("STUDY", keys, orthanc=orthanc, extended=b"\0\0\0\1"))
+    assert [answer.StudyInstanceUID for answer in found] == ["1.1", "1.2"]
+    assert {answer.StudyDate for answer in found} == {"20240229"}
+    assert {answer.TimezoneOffsetFromUTC for answer in found} == {"-1000"}
+    asked = [request[2]["0008,0020"] for request in orthanc.requests if request[0] == "find"]
+    assert asked == ["20240228-20240301", "2024.02.28-2024.03.01"], "what Orthanc is asked for is wide enough"
+
+
+def test_a_timezone_that_is_none_is_a900_when_negotiated() -> None:
+    keys = {"StudyDate": "20240229", "TimezoneOffsetFromUTC": "+9900"}
+    assert find("STUDY", keys, extended=b"\0\0\0\1").statuses == [0xA900]
+    assert find("STUDY", keys).final.status == SUCCESS
 
 
 # --- PS3.4 Table C.3-1: computed attributes
@@ -241,6 +275,32 @@ def test_ps34_c_2_2_1_3_with_too_many_candidates_they_are_unsupported(monkeypatc
     assert request.statuses == [PENDING_WARNING] * 5 + [SUCCESS]
     assert all("Rows" not in answer for answer in answers(request))
     assert not [asked for asked in orthanc.requests if asked[0] == "tags"]
+
+
+@pytest.mark.parametrize("decoded", [True, False], ids=["Explicit VR", "Implicit VR"])
+def test_private_attributes_are_keys_by_their_creator(decoded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PS3.5 7.8.1: whatever their block. Orthanc leaves those of Implicit VR undecoded; their bytes are asked for."""
+    uids = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+    tubes = [instance(SpecificCharacterSet="ISO_IR 100", **dict.fromkeys(uids, f"7.{n}")) for n in range(2)]
+    for number, study in enumerate(tubes):
+        study.private_block(0x0011, "OTHER", create=True).add_new(0x01, "LO", "Röhre 1")
+        study.private_block(0x0011, "ACME 1.1", create=True).add_new(0x01, "LO", f"Röhre {number}")
+    orthanc = FakeOrthanc(tubes)
+    if not decoded:
+        monkeypatch.setattr("tests.fakes.orthanc_index.UNDECODED", {0x00111001, 0x00111101})
+    identifier = Dataset()
+    identifier.SpecificCharacterSet = "ISO_IR 192"
+    identifier.QueryRetrieveLevel = "STUDY"
+    identifier.private_block(0x0011, "ACME 1.1", create=True).add_new(0x01, "UN", "Röhre ?".encode())
+    request = RecordedRequest(None, STUDY_ROOT, keys=identifier)
+    vrs = private_vrs({"0011,1001": ("LO", "TubeSerial", 1, 1, "ACME 1.1"), "0014,1020": ("DA", "Expiry", 1, 1)})
+    FindService(DicomSettings(), orthanc, vrs).serve(request)
+    found = {a.StudyInstanceUID: a.private_block(0x0011, "ACME 1.1")[0x01].value for a in answers(request)}
+    assert found == {"7.0": "Röhre 0", "7.1": "Röhre 1"}
+    identifier.private_block(0x0011, "ACME 1.1")[0x01].value = "Röhre 1".encode()
+    request = RecordedRequest(None, STUDY_ROOT, keys=identifier)
+    FindService(DicomSettings(), orthanc, vrs).serve(request)
+    assert values(request, "StudyInstanceUID") == ["7.1"]
 
 
 def test_a_file_removed_meanwhile_is_no_error() -> None:

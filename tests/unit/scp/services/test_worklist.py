@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from config.settings import DicomSettings, Settings, StorageSettings, WorklistSettings
+from config.settings import DicomSettings, OrthancSettings, Settings, StorageSettings, WorklistSettings
 from scp.matching import Candidate
 from scp.request import Peer, Service
 from scp.services import worklist
@@ -34,7 +34,9 @@ EVERYTHING: dict[str, Any] = {"PatientID": "", SPS: {"Modality": "", "ScheduledS
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR")  # pydicom, about what we make it write
 
 
-def service(folder: Path, dicom: dict[str, Any] | None = None, **options: Any) -> Service:
+def service(
+    folder: Path, dicom: dict[str, Any] | None = None, orthanc: OrthancSettings | None = None, **options: Any
+) -> Service:
     built = build_worklist_service(
         Settings(
             python=Path("/python"),
@@ -42,6 +44,7 @@ def service(folder: Path, dicom: dict[str, Any] | None = None, **options: Any) -
                 bucket_name="bucket", region="eu-west-1", spool_directory=folder, cache_directory=folder
             ),
             dicom=DicomSettings(**(dicom or {})),
+            orthanc=orthanc or OrthancSettings(),
             worklists=WorklistSettings(directory=folder, **options),
         )
     )
@@ -101,8 +104,45 @@ class TestK41Service:
     def test_k511_extended_negotiation(self, tmp_path: Path) -> None:
         negotiate = service(tmp_path).negotiate
         assert negotiate
-        assert negotiate(b"\1\1\1\1") == b"\1\1\0\0"
-        assert negotiate(b"\1") == b"\1"
+        assert negotiate(b"\1\1\1\1") == b"\1\1\1\1"
+        assert negotiate(b"\0\0\0\1\1") == b"\1\1\0\1"
+        assert negotiate(b"\0") == b"\1"
+
+    def test_k511_names_match_fuzzily_once_negotiated(self, tmp_path: Path) -> None:
+        make_worklist_file(tmp_path / "1.wl", PatientName="Mueller^Anna")
+        keys = {"PatientName": "Anna Müller", "SpecificCharacterSet": "ISO_IR 192"}
+        for extended, statuses in ((b"\1\1\1", [PENDING, SUCCESS]), (b"\1\1\0", [SUCCESS])):
+            request = request_for(keys, extended_negotiation=extended)
+            service(tmp_path).serve(request)
+            assert request.statuses == statuses
+
+    def test_k511_times_are_by_the_clock_of_the_request_once_negotiated(self, tmp_path: Path) -> None:
+        start = {"ScheduledProcedureStepStartDate": "20240301", "ScheduledProcedureStepStartTime": "0030"}
+        make_worklist_file(tmp_path / "1.wl", TimezoneOffsetFromUTC="+0000", **start)
+        step = {"ScheduledProcedureStepStartDate": "20240229", "ScheduledProcedureStepStartTime": ""}
+        keys = {"TimezoneOffsetFromUTC": "-0100", SPS: step}
+        request = request_for(keys, extended_negotiation=b"\1\1\0\1")
+        service(tmp_path).serve(request)
+        answer = request.responses[0].identifier
+        assert isinstance(answer, Dataset)
+        assert answer.TimezoneOffsetFromUTC == "-0100"
+        assert answer[SPS][0].ScheduledProcedureStepStartTime == "2330"
+        request = request_for(keys)
+        service(tmp_path).serve(request)
+        assert request.statuses == [SUCCESS], "not negotiated: dates are compared as they are"
+
+    def test_private_attributes_of_orthancs_dictionary_are_keys_whatever_the_block(self, tmp_path: Path) -> None:
+        entry = worklist_entry(1)
+        entry.private_block(0x0011, "ACME 1.1", create=True).add_new(0x01, "LO", "ROOM 1")
+        write_worklist_file(tmp_path / "1.wl", entry)
+        dictionary: dict[str, tuple[str | int, ...]] = {"0011,1001": ("LO", "Room", 1, 1, "ACME 1.1")}
+        for room, statuses in (("ROOM *", [PENDING, SUCCESS]), ("OTHER", [SUCCESS])):
+            keys = data_set(PatientID="")
+            keys.private_block(0x0011, "OTHER", create=True)
+            keys.private_block(0x0011, "ACME 1.1", create=True).add_new(0x01, "LO", room)
+            request = request_for(keys)
+            service(tmp_path, orthanc=OrthancSettings(dictionary=dictionary)).serve(request)
+            assert request.statuses == statuses
 
     def test_is_governed_by_its_own_permission(self, tmp_path: Path) -> None:
         assert service(tmp_path).permission == "allow_find_worklist"
