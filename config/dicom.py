@@ -34,13 +34,19 @@ def default_processes() -> int:
     return max(2, min(8, len(os.sched_getaffinity(0))))
 
 
-def read_dicom(root: Section, isen: Section, base: Path | None, findings: Findings) -> DicomSettings | None:
-    """The settings of the SCP; None if it is switched off, or after at least one complaint."""
+def read_dicom(
+    root: Section, isen: Section, base: Path | None, findings: Findings, *, beside_orthanc: bool = True
+) -> DicomSettings | None:
+    """The settings of the SCP; None if it is switched off, or after at least one complaint.
+
+    `beside_orthanc`: the configuration is that of an Orthanc, whose own DICOM server must be off.
+    """
     section = isen.inner("Dicom", findings)
     refuse_unknown(section, {*own_options(DicomSettings), "Enabled"}, findings)
     if not section.get("Enabled", bool, default=True, findings=findings):
         return None
-    _refuse_competition(root, findings)
+    if beside_orthanc:
+        _refuse_competition(root, findings)
     modalities = read_modalities(root, findings)
     tls = _tls(root, base, findings, _tls_users(root, modalities, findings))
     derived: dict[str, tuple[str, Any]] = {

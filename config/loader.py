@@ -72,7 +72,7 @@ def load(configuration: Any, capabilities: Capabilities = Capabilities()) -> Loa
         raise ConfigurationError(tuple(findings.problems))
     root = Section("", configuration)
     isen = root.inner("Isen", findings)
-    refuse_unknown(isen, {"Python", "Storage", "Dicom", "Worklists", "Hl7"}, findings)
+    refuse_unknown(isen, settable_options()["Isen"], findings)
     python = _python(root, isen, findings)
     _check_plugin(root, capabilities, findings)
     orthanc = _orthanc(root, capabilities.base, findings)
@@ -80,9 +80,18 @@ def load(configuration: Any, capabilities: Capabilities = Capabilities()) -> Loa
     hl7 = _hl7(root, isen, worklists, findings)
     dicom = read_dicom(root, isen, capabilities.base, findings)
     storage = read_storage(root, isen, capabilities.base, findings)
+    front_end_users = _front_end_users(root, isen, findings)
     if findings.problems or not (storage and orthanc and worklists and python):
         raise ConfigurationError(tuple(findings.problems), tuple(findings.warnings))
-    settings = Settings(python=python, orthanc=orthanc, storage=storage, dicom=dicom, worklists=worklists, hl7=hl7)
+    settings = Settings(
+        python=python,
+        orthanc=orthanc,
+        storage=storage,
+        dicom=dicom,
+        worklists=worklists,
+        hl7=hl7,
+        front_end_users=front_end_users,
+    )
     return Loaded(settings, tuple(findings.warnings))
 
 
@@ -123,6 +132,18 @@ def _check_plugin(root: Section, capabilities: Capabilities, findings: Findings)
         findings.warn("StoreDicom", "is false, but concerns Orthanc's own storage only: Isen stores everything")
     if root.options.get("HttpsVerifyPeers") is False:
         findings.warn("HttpsVerifyPeers", "is false, but Isen verifies the object store's certificate all the same")
+
+
+def _front_end_users(root: Section, isen: Section, findings: Findings) -> tuple[str, ...]:
+    """`Isen.FrontEndUsers`. Only Orthanc's log-in tells a front end from anybody else, so it must be on."""
+    names = isen.get("FrontEndUsers", list, [], findings)
+    registered = root.options.get("RegisteredUsers")
+    for name in names:
+        if not isinstance(name, str) or not isinstance(registered, dict) or name not in registered:
+            findings.refuse("Isen.FrontEndUsers", "must be names that are in RegisteredUsers")
+    if names and root.options.get("AuthenticationEnabled") is not True:
+        findings.refuse("AuthenticationEnabled", "must be true, so that Isen.FrontEndUsers can be told from others")
+    return tuple(map(str, names))
 
 
 def _orthanc(root: Section, base: Path | None, findings: Findings) -> OrthancSettings | None:
@@ -211,7 +232,7 @@ def _hl7(root: Section, isen: Section, worklists: WorklistSettings | None, findi
 def settable_options() -> dict[str, set[str]]:
     """Every option of Isen's own sections, for the test of the commented example and for `isen check`."""
     return {
-        "Isen": {"Python", "Storage", "Dicom", "Worklists", "Hl7"},
+        "Isen": {"Python", "Storage", "Dicom", "Worklists", "Hl7", "FrontEndUsers"},
         "Isen.Storage": set(own_options(StorageSettings)),
         "Isen.Dicom": {*own_options(DicomSettings), "Enabled"},
         "Isen.Worklists": {*own_options(WorklistSettings), "Enable"},

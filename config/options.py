@@ -105,6 +105,20 @@ def _endpoint(value: str) -> str:
     return value.rstrip("/")
 
 
+def _http_url(value: str) -> str:
+    """Scheme, host, port and path of a server; a slash at the end is dropped."""
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment:
+        raise Unusable('is not an address; write it as "https://host:8042"')
+    if "@" in parts.netloc:
+        raise Unusable("must not hold a user name or password; use Username and Password")
+    return value.rstrip("/")
+
+
 def _root_path(value: str) -> str:
     if value.startswith("/"):
         raise Unusable("must not begin with `/`: keys of objects have no leading slash")
@@ -183,6 +197,7 @@ def _uid(value: str) -> str:
 
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
 Host = Annotated[str, AfterValidator(_host)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Network = Annotated[str, AfterValidator(_network)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Uid = Annotated[str, AfterValidator(_uid)]

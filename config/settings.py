@@ -27,6 +27,7 @@ from config.options import (
     From,
     Hl7CharacterSet,
     Host,
+    HttpUrl,
     KmsKey,
     Megabytes,
     MegabytesOrNone,
@@ -48,9 +49,12 @@ __all__ = [
     "MEGABYTE",
     "DicomSettings",
     "Durability",
+    "FrontEndSettings",
     "Hl7Settings",
     "Modality",
+    "OrthancServer",
     "OrthancSettings",
+    "ScpSettings",
     "ServerSideEncryption",
     "Settings",
     "StorageSettings",
@@ -263,15 +267,48 @@ class Hl7Settings(Frozen):
     maximum_rejected_messages: Positive = 1000  # kept for inspection
 
 
+class OrthancServer(Frozen):
+    """One entry of `Isen.FrontEnd.Orthancs`: an Orthanc on another machine."""
+
+    url: HttpUrl
+    username: str = ""  # of RegisteredUsers; both or neither
+    password: SecretStr | None = None
+
+    @field_serializer("password", when_used="json")
+    def _reveal(self, secret: SecretStr | None) -> str | None:
+        """The JSON form travels over a pipe to the workers only; `repr` and logs keep the mask."""
+        return secret.get_secret_value() if secret else None
+
+
 class OrthancSettings(Frozen):
-    """How a worker reaches Orthanc's REST API from the same machine."""
+    """How a worker reaches Orthanc's REST API: of the same machine, or of those that a front end names."""
 
     url: Annotated[str, Derived()] = "http://127.0.0.1:8042"
+    servers: Annotated[tuple[OrthancServer, ...], Derived()] = ()  # of a front end, in place of url
     # trusted for https; a self-signed SslCertificate is its own authority
     ca_certificates: Annotated[Path | None, Derived()] = None
     http_threads_count: Annotated[Positive, From("HttpThreadsCount")] = 50  # each open upload holds one
     overwrite_instances: Annotated[bool, Derived()] = False  # OverwriteInstances other than Never
     dictionary: Annotated[dict[str, tuple[str | int, ...]], From("Dictionary")] = {}  # private tags
+
+
+class FrontEndSettings(Frozen):
+    """`Isen.FrontEnd`: DICOM workers on a machine without Orthanc (`python -m scp`)."""
+
+    orthancs: Annotated[tuple[OrthancServer, ...], Field(min_length=1)]  # over one index and one bucket
+    directory: AbsolutePath  # what must survive a restart: commitments, performed procedure steps, origins
+    health_port: Annotated[int, Field(ge=0, le=65535)] = 8080  # 0 = none
+    health_bind_address: Host = "127.0.0.1"
+
+
+class ScpSettings(Frozen):
+    """What the processes of `scp` need; they never see the object store's settings, nor its keys."""
+
+    directory: Path  # theirs, for what must survive a restart; beside Orthanc that is SpoolDirectory
+    orthanc: OrthancSettings = OrthancSettings()
+    dicom: DicomSettings | None = DicomSettings()
+    worklists: WorklistSettings = WorklistSettings()
+    hl7: Hl7Settings | None = None
 
 
 class Settings(Frozen):
@@ -283,3 +320,4 @@ class Settings(Frozen):
     dicom: DicomSettings | None = DicomSettings()  # None: no SCP here ("Isen.Dicom.Enabled": false)
     worklists: WorklistSettings = WorklistSettings()
     hl7: Hl7Settings | None = None  # None: no listener
+    front_end_users: tuple[str, ...] = ()  # of RegisteredUsers: front ends, whose word on an instance's origin counts

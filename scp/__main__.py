@@ -1,4 +1,7 @@
-"""`python -m scp`: an SCP worker, started by the plugin (see `config.child_process`)."""
+"""`python -m scp`: an SCP worker, started by the plugin (see `config.child_process`).
+
+`python -m scp CONFIGURATION…`: a front end, which starts workers of its own (see `scp.front_end`).
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,25 @@ import scp.without_numpy  # noqa: F401 -- for what it does
 
 import logging
 import os
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 from config.child_process import ParentLine
 from config.logging_setup import set_up_logging
-from config.settings import Settings
-from scp.modalities import Fetch
+from config.settings import ScpSettings
+from scp import front_end
+from scp.modalities import Fetch, modalities_of
 from scp.orthanc_client import OrthancClient
 from scp.request import Service
 from scp.services import build_services
 from scp.worker import CannotStart, Worker
 
 
-def _services(settings: Settings, launch: dict[str, Any]) -> tuple[Iterable[Service], Fetch]:
+def _services(settings: ScpSettings, launch: dict[str, Any]) -> tuple[Iterable[Service], Fetch]:
     workers = settings.dicom.processes if settings.dicom else 1
-    client = OrthancClient(settings.orthanc, launch.get("Token", ""), workers)
-    return build_services(settings, client), client.modalities
+    client = OrthancClient(settings.orthanc, launch.get("Token", ""), workers, launch["Worker"] - 1)
+    return build_services(settings, client), modalities_of(settings, client)
 
 
 def main() -> None:
@@ -44,4 +49,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        sys.exit(front_end.main(sys.argv[1:]))
     main()

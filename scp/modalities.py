@@ -7,13 +7,20 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from config.settings import Modality
+from config.settings import Modality, ScpSettings
+from scp.orthanc_client import OrthancClient
 
 log = logging.getLogger(__name__)
 
 _INTERVAL: Final = 5.0  # seconds until a change through REST counts
 
 Fetch = Callable[[], Sequence[Modality]]
+
+
+def modalities_of(settings: ScpSettings, client: OrthancClient) -> Fetch:
+    """How to ask for the modalities: a front end's own, if its configuration names any, otherwise Orthanc's."""
+    own = settings.dicom.modalities if settings.dicom and settings.orthanc.servers else ()
+    return (lambda: own) if own else client.modalities
 
 
 class ModalityTable:

@@ -1,6 +1,7 @@
 """Client of Orthanc's REST API: the only way a worker reaches images and index.
 
-Connections are kept alive and shared by all threads of the worker; each has TCP_NODELAY set. Every path is made of
+Connections are kept alive and shared by all threads of the worker; each has TCP_NODELAY set. Every request may be
+repeated (`scp.orthanc_servers`). Every path is made of
 constants, of Orthanc identifiers checked against their pattern, and of UIDs checked against theirs.
 
 Errors, and whether a retry would help:
@@ -17,7 +18,6 @@ import io
 import json
 import re
 import shutil
-import ssl
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,9 +28,10 @@ from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast
 from urllib.parse import quote
 
 import urllib3
-from urllib3.exceptions import HTTPError, ProtocolError
+from urllib3.exceptions import HTTPError
 
 from config.settings import Modality, OrthancSettings
+from scp.orthanc_servers import BLOCK_SIZE, OrthancServers
 
 Level: TypeAlias = Literal["Patient", "Study", "Series", "Instance"]
 Body: TypeAlias = Callable[[], Iterable[bytes]] | None  # called again when a request is repeated
@@ -39,11 +40,7 @@ ORTHANC_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
 UID: Final = re.compile(r"[0-9.]{1,64}")  # PS3.5 9.1; its finer rules are the Standard's business, not the path's
 TAG: Final = re.compile(r"[0-9a-f]{4},[0-9a-f]{4}")
 
-CONNECT_TIMEOUT: Final = 5.0  # seconds
-READ_TIMEOUT: Final = 120  # seconds without a byte; a store waits for S3 with Durability ObjectStore
-BLOCK_SIZE: Final = 1024 * 1024  # bytes handed to the socket at once
 LEAST_CONNECTIONS: Final = 4  # of one worker
-STALE_RETRIES: Final = 2
 LONGEST_VALUE: Final = 64 * 1024  # bytes of an element that is matched or answered
 MEMORY_LIMIT: Final = 16 * 1024 * 1024  # bytes of a file held in memory
 NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -111,16 +108,16 @@ class StoredInstance:
 class OrthancClient:
     """Thread-safe. A connection holds one of Orthanc's HTTP threads, in use or idle: who finds none free waits."""
 
-    def __init__(self, settings: OrthancSettings, token: str = "", workers: int = 1) -> None:
-        """`workers` share Orthanc's HTTP threads; what they leave is for Orthanc's other users."""
+    def __init__(self, settings: OrthancSettings, token: str = "", workers: int = 1, worker: int = 0) -> None:
+        """`workers` share Orthanc's HTTP threads; what they leave is for Orthanc's other users. This is number `worker`
+        of them, from 0.
+        """
         maximum_connections = max(LEAST_CONNECTIONS, settings.http_threads_count * 4 // 5 // workers)
-        self._headers = {"Authorization": token} if token else {}
-        self._path = (urllib3.util.parse_url(settings.url).path or "").rstrip("/")
-        self._pool = _pool(settings, maximum_connections)
+        self._servers = OrthancServers(settings, token, worker, maximum_connections)
 
     def close(self) -> None:
         """Close the idle connections."""
-        self._pool.close()
+        self._servers.close()
 
     def system(self) -> dict[str, Any]:
         """`GET /system`."""
@@ -261,7 +258,8 @@ class OrthancClient:
         self, method: str, path: str, body: Body, headers: Mapping[str, str]
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         """A good answer whose body is still to be read; its connection goes back to the pool, or is closed."""
-        response = self._send(method, path, body, headers)
+        with _translated(method, path):
+            response = self._servers.urlopen(method, path, body, headers)
         try:
             if response.status >= HTTPStatus.BAD_REQUEST:
                 with _translated(method, path):
@@ -272,27 +270,6 @@ class OrthancClient:
             response.close()
             raise
         response.release_conn()
-
-    def _send(self, method: str, path: str, body: Body, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
-        """Send, and again when a kept-alive connection turns out to be closed: every request here is idempotent."""
-        with _translated(method, path):
-            for _ in range(STALE_RETRIES):
-                try:
-                    return self._urlopen(method, path, body, headers)
-                except ProtocolError:
-                    continue
-            return self._urlopen(method, path, body, headers)
-
-    def _urlopen(self, method: str, path: str, body: Body, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
-        return self._pool.urlopen(
-            method,
-            self._path + path,
-            body=None if body is None else iter(body()),
-            headers={**self._headers, **headers},
-            preload_content=False,
-            retries=False,
-            pool_timeout=READ_TIMEOUT,
-        )
 
 
 @contextmanager
@@ -328,28 +305,3 @@ def _checked(pattern: re.Pattern[str], text: str) -> str:
     if pattern.fullmatch(text) is None:
         raise ValueError("not an Orthanc identifier or UID")
     return text
-
-
-def _pool(settings: OrthancSettings, maximum_connections: int) -> urllib3.HTTPConnectionPool:
-    url = urllib3.util.parse_url(settings.url)
-    timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT)
-    if url.scheme == "https":
-        certificates = str(settings.ca_certificates) if settings.ca_certificates else None
-        return urllib3.HTTPSConnectionPool(
-            url.host or "127.0.0.1",
-            url.port,
-            timeout=timeout,
-            maxsize=maximum_connections,
-            block=True,
-            blocksize=BLOCK_SIZE,
-            ssl_context=ssl.create_default_context(cafile=certificates),
-            assert_hostname=False,  # it is this machine: the certificate names the hospital's host, not 127.0.0.1
-        )
-    return urllib3.HTTPConnectionPool(
-        url.host or "127.0.0.1",
-        url.port,
-        timeout=timeout,
-        maxsize=maximum_connections,
-        block=True,
-        blocksize=BLOCK_SIZE,
-    )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from config.child_process import ParentLine
-from config.settings import DicomSettings, Settings
+from config.settings import DicomSettings, ScpSettings
 from scp.access_control import AccessControl
 from scp.association_server import AssociationServer
 from scp.establishment import Establishment
@@ -35,7 +35,7 @@ from scp.upper_layer.negotiation import Negotiator
 log = logging.getLogger(__name__)
 
 # The services, and how to ask Orthanc for its modalities (None: those of the settings are all there are)
-BuildServices = Callable[[Settings, dict[str, Any]], tuple[Iterable[Service], Fetch | None]]
+BuildServices = Callable[[ScpSettings, dict[str, Any]], tuple[Iterable[Service], Fetch | None]]
 
 _STACK: Final = 1024 * 1024  # bytes of address space per thread, instead of 8 MiB
 _PAGE: Final = os.sysconf("SC_PAGESIZE")
@@ -50,7 +50,7 @@ class Worker:
         Raises:
             CannotStart: with a sentence for the operator.
         """
-        settings = Settings.model_validate(launch["Settings"])
+        settings = ScpSettings.model_validate(launch["Settings"])
         dicom = settings.dicom
         if dicom is None:
             raise CannotStart("Isen.Dicom.Enabled is false, so there is nothing for an SCP worker to do")
@@ -138,8 +138,8 @@ def _prepare_process() -> None:
         handler.addFilter(EventLimit())
 
 
-def _receive_folder(settings: Settings, dicom: DicomSettings) -> Path:
-    folder = dicom.receive_directory or settings.storage.spool_directory / "receiving"
+def _receive_folder(settings: ScpSettings, dicom: DicomSettings) -> Path:
+    folder = dicom.receive_directory or settings.directory / "receiving"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

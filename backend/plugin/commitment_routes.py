@@ -33,10 +33,10 @@ class CommitmentRoutes:
         self._legacy = storage["StorageStructure"] == "legacy"
         # scp.storage_commitment.received writes there
         self._received = Path(storage["SpoolDirectory"]) / "commitments" / "received"
-        self._offered = settings["Dicom"] is not None
+        self._offered = settings["Dicom"] is not None or bool(settings["FrontEndUsers"])
 
     def routes(self) -> dict[str, Callable[..., None]]:
-        """Pattern → callback; none without our SCP, whose requests and reports they are."""
+        """Pattern → callback; none without a worker, here or in a front end, that asks."""
         if not self._offered:
             return {}
         return {

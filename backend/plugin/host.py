@@ -9,8 +9,6 @@ from __future__ import annotations
 import atexit
 import json
 import math
-import os
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +17,6 @@ from typing import Any, Final
 from backend import messages
 from backend.folders import check_folders
 from backend.plugin.attachments import Attachments
-from backend.plugin.children import Child, ChildSpec
 from backend.plugin.commitment_routes import CommitmentRoutes
 from backend.plugin.configuration import ConfigurationRefused, child_environment, interpreter, resolve
 from backend.plugin.mpps_routes import MppsRoutes
@@ -27,16 +24,17 @@ from backend.plugin.origin_routes import OriginRoutes
 from backend.plugin.status import TRANSFER, Status
 from backend.plugin.storage_area import StorageArea
 from backend.plugin.storage_area3 import StorageArea3
-from backend.plugin.supervisor import CannotStart, Supervisor
 from backend.plugin.transfer_client import TransferClient
 from backend.plugin.worklist_routes import WorklistRoutes
 from backend.spool import Spool, SpoolInUse
+from config.children import Child, ChildSpec
+from config.scp_workers import scp_settings, worker_specs
+from config.supervisor import CannotStart, Supervisor
 
 _LOCK_PATIENCE: Final = 10.0  # seconds; the transfer process of a killed Orthanc lets go of the spool within one
 _WORKER_PATIENCE: Final = 5.0  # seconds for running associations when Orthanc stops
 _TRANSFER_PATIENCE: Final = 4.0
 _METRICS_INTERVAL: Final = 5.0
-_BACKLOG: Final = 1024
 _callbacks: Final[list[Callable[..., Any]]] = []
 
 
@@ -130,34 +128,20 @@ class Isen:
         return {"Settings": self._settings, "Listener": listener}, (listener, lock)
 
     def _workers(self) -> list[Child]:
-        dicom = self._settings["Dicom"]
-        if dicom is None:
-            return []
-        listener = _dicom_listener(dicom["Port"])
-        storage = {**self._settings["Storage"], "AccessKey": None, "SecretKey": None}  # workers never speak to S3
-        count = dicom["Processes"]
-        occupancy = os.memfd_create("associations")  # where the workers count theirs for each other (scp.occupancy)
         token = self._host.GenerateRestApiAuthorizationToken()
-        for pattern, answer in OriginRoutes(self._host, token).routes().items():
-            self._host.RegisterRestCallback(pattern, _kept(answer))
-        workers = []
-        for index in range(count):
-            launch = {
-                "Settings": {**self._settings, "Storage": storage},
-                "Listener": listener,
-                "Occupancy": occupancy,
-                "Token": token,
-                "Worker": index + 1,
-                "MaximumAssociations": dicom["MaximumAssociations"] // count
-                + (index < dicom["MaximumAssociations"] % count),
-            }
-            workers.append(self._child(f"scp-{index + 1}", "scp", launch, (listener, occupancy)))
-        return workers
+        users = self._settings["FrontEndUsers"]
+        if self._settings["Dicom"] is not None or users:
+            for pattern, answer in OriginRoutes(self._host, token, users).routes().items():
+                self._host.RegisterRestCallback(pattern, _kept(answer))
+        if self._settings["Dicom"] is None:
+            return []
+        specs = worker_specs(scp_settings(self._settings), token, _without_credentials(child_environment()))
+        return [Child(spec, self._python, self._folder) for spec in specs]
 
     def _child(self, name: str, module: str, launch: dict[str, Any], descriptors: tuple[int, ...]) -> Child:
         environment = child_environment()
         if name != TRANSFER:
-            environment = {k: v for k, v in environment.items() if not k.startswith("AWS_")}
+            environment = _without_credentials(environment)
         spec = ChildSpec(name, module, lambda: launch, descriptors, environment)
         return Child(spec, self._python, self._folder)
 
@@ -195,6 +179,11 @@ class Isen:
             self._spool.recount()
 
 
+def _without_credentials(environment: dict[str, str]) -> dict[str, str]:
+    """The object store's are for the transfer process only."""
+    return {name: value for name, value in environment.items() if not name.startswith("AWS_")}
+
+
 def _kept(callback: Callable[..., Any]) -> Callable[..., Any]:
     """Keep a callback alive: at Orthanc's end the Python plugin drops its own reference without holding the GIL.
 
@@ -202,20 +191,3 @@ def _kept(callback: Callable[..., Any]) -> Callable[..., Any]:
     """
     _callbacks.append(callback)
     return callback
-
-
-def _dicom_listener(port: int) -> int:
-    """The descriptor of the listening DICOM socket, non-blocking, for every worker to accept from.
-
-    Raises:
-        ConfigurationRefused: the port is taken.
-    """
-    try:
-        listener = socket.create_server(("", port), backlog=_BACKLOG)
-    except OSError as error:
-        raise ConfigurationRefused(
-            f"DicomPort: cannot listen on port {port}: {os.strerror(error.errno or 0)}; choose a free DicomPort or "
-            "stop the program that uses it"
-        ) from None
-    listener.setblocking(False)  # noqa: FBT003 -- the standard library's signature
-    return listener.detach()

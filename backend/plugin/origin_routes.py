@@ -6,10 +6,11 @@ that, from Orthanc 1.12.2 on; an older one refuses, and then nobody asks again.
 
 from __future__ import annotations
 
+import base64
 import hmac
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from backend.plugin.commitment_routes import send_status
@@ -21,10 +22,11 @@ _DICOM_PROTOCOL: Final = b"DicomProtocol"  # the value of Origin
 class OriginRoutes:
     """The callback. Only our workers may use it: an origin is what Orthanc itself says of an instance."""
 
-    def __init__(self, host: Any, token: str) -> None:
-        """`token` is what the workers send as `Authorization`."""
+    def __init__(self, host: Any, token: str, front_end_users: Sequence[str] = ()) -> None:
+        """`token` is what the workers send as `Authorization`; a front end sends name and password of its user."""
         self._host = host
         self._token = token.encode()
+        self._front_end_users = front_end_users
         self._is_supported: bool | None = None  # known once there was an instance to try it on
         self._lock = threading.Lock()
         self.counters = {"origins": 0, "origins_refused": 0}
@@ -38,7 +40,7 @@ class OriginRoutes:
         if request["method"] != "POST":
             output.SendMethodNotAllowed("POST")
             return
-        if not hmac.compare_digest(request["headers"].get("authorization", "").encode(), self._token):
+        if not self._is_worker(request["headers"].get("authorization", "")):
             send_status(output, 403)
             return
         try:
@@ -55,6 +57,17 @@ class OriginRoutes:
             for series, ae_title in named:
                 self._write_series(series, ae_title)
         output.AnswerBuffer(json.dumps({"Supported": self._is_supported is not False}), "application/json")
+
+    def _is_worker(self, authorization: str) -> bool:
+        """Orthanc has verified the password before it asked us: the configuration is refused without its log-in."""
+        if hmac.compare_digest(authorization.encode(), self._token):
+            return True
+        scheme, _, credentials = authorization.partition(" ")
+        try:
+            user = base64.b64decode(credentials, validate=True).decode().partition(":")[0]
+        except ValueError:
+            return False
+        return scheme.lower() == "basic" and user in self._front_end_users
 
     def _write_instance(self, instance: str, remote: str, called: str, address: str) -> None:
         metadata = f"/instances/{instance}/metadata/"

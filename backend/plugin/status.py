@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from backend.plugin.attachments import Attachments
-from backend.plugin.supervisor import Supervisor
 from backend.spool import Spool
+from config.supervisor import Supervisor
 
 TRANSFER = "transfer"
 WORKER = "scp-"  # and a number

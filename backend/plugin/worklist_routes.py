@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from backend import messages
+from config.scp_workers import scp_settings
 
 Process = tuple[str, str, dict[str, Any], tuple[int, ...]]  # name, module, launch message, descriptors
 
@@ -38,8 +39,7 @@ class WorklistRoutes:
         """The processes to start."""
         if not self._is_managed:
             return []
-        storage = {**self._settings["Storage"], "AccessKey": None, "SecretKey": None}  # they never speak to S3
-        settings = {**self._settings, "Storage": storage}
+        settings = scp_settings(self._settings)
         listener = messages.listen(self._path).detach()
         found: list[Process] = [
             ("worklists", "scp.worklists", {"Settings": settings, "Listener": listener}, (listener,))

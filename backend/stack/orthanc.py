@@ -99,6 +99,7 @@ class Orthanc:
         self.settings = settings
         self.mark = mark
         self.environment = environment
+        self.headers: dict[str, str] = {}  # of every request; where Orthanc asks for a log-in
         self.log = folder / "orthanc.log"
         self.url = f"http://127.0.0.1:{settings['HttpPort']}"
         self.dicom_port: int = settings["DicomPort"]
@@ -159,7 +160,7 @@ class Orthanc:
     def _request(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> bytes:
-        request = Request(f"{self.url}/{path.lstrip('/')}", body, dict(headers or {}), method=method)  # noqa: S310 - always http
+        request = Request(f"{self.url}/{path.lstrip('/')}", body, {**self.headers, **(headers or {})}, method=method)  # noqa: S310 - always http
         with urlopen(request, timeout=60) as response:  # noqa: S310 - always http
             answer: bytes = response.read()
             return answer

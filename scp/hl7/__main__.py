@@ -17,7 +17,7 @@ from typing import Final
 
 from config.child_process import ParentLine
 from config.logging_setup import set_up_logging
-from config.settings import Hl7Settings, Settings
+from config.settings import Hl7Settings, ScpSettings
 from scp.hl7.mllp import MllpServer
 from scp.hl7.processor import Processor
 from scp.hl7.rejected import RejectedMessages
@@ -42,7 +42,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     warnings.simplefilter("ignore")  # pydicom's quote values
     logging.getLogger("hl7").setLevel(logging.CRITICAL)  # quotes fields
-    settings = Settings.model_validate(message["Settings"])
+    settings = ScpSettings.model_validate(message["Settings"])
     hl7, directory = settings.hl7, settings.worklists.managed_directory
     assert hl7 is not None and directory is not None  # noqa: S101, PT018 - for the type checker
     try:

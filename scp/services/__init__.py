@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from config.settings import DicomSettings, Settings
+from config.settings import DicomSettings, ScpSettings
 from scp.origins import Origins
 from scp.orthanc_client import OrthancClient
 from scp.query.private_dictionary import private_vrs
@@ -18,11 +18,11 @@ from scp.services.store import StoreService
 from scp.services.worklist import build_worklist_service
 
 
-def build_services(settings: Settings, client: OrthancClient) -> tuple[Service, ...]:
+def build_services(settings: ScpSettings, client: OrthancClient) -> tuple[Service, ...]:
     """The services of this worker, ready to serve from any number of threads."""
     dicom = settings.dicom or DicomSettings()
     worklist = build_worklist_service(settings)
-    origins = Origins(settings.storage.spool_directory / "origins", client)
+    origins = Origins(settings.directory / "origins", client)
     origins.start()
     return (
         ECHO,

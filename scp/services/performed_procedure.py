@@ -26,7 +26,7 @@ from uuid import uuid4
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from config.settings import DicomSettings, Settings
+from config.settings import DicomSettings, ScpSettings
 from scp.performed_procedure.rules import NoLongerUpdated, created, updated
 from scp.performed_procedure.store import PerformedProcedureSteps, StoredStep, now
 from scp.performed_procedure.worklist_link import WorklistLink
@@ -92,11 +92,11 @@ class PerformedProcedureService:
         return is_complete
 
 
-def build_performed_procedure(settings: Settings) -> tuple[Service, ...]:
+def build_performed_procedure(settings: ScpSettings) -> tuple[Service, ...]:
     """Both operations, and a thread that forgets old steps."""
     dicom = settings.dicom or DicomSettings()
     worklists = settings.worklists
-    steps = PerformedProcedureSteps(settings.storage.spool_directory / "mpps")  # the plugin reads it: mpps_routes
+    steps = PerformedProcedureSteps(settings.directory / "mpps")  # the plugin reads it: mpps_routes
     link = WorklistLink(worklists.managed_directory, worklists.default_station_ae_title)
     threading.Thread(
         target=_keep_house, args=(steps, dicom.performed_procedure_step_days * 86400.0), name="mpps", daemon=True

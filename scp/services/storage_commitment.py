@@ -17,7 +17,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from config.settings import DicomSettings, Settings
+from config.settings import DicomSettings, ScpSettings
+from scp.modalities import modalities_of
 from scp.orthanc_client import OrthancClient
 from scp.request import Request, Service
 from scp.statuses import (
@@ -110,15 +111,15 @@ class CommitmentReportService:
         request.respond(SUCCESS)
 
 
-def build_storage_commitment(settings: Settings, client: OrthancClient) -> tuple[Service, ...]:
+def build_storage_commitment(settings: ScpSettings, client: OrthancClient) -> tuple[Service, ...]:
     """Both services, and the thread that looks after the requests."""
     dicom = settings.dicom or DicomSettings()
-    directory = settings.storage.spool_directory / "commitments"  # the plugin reads it too: commitment_routes
+    directory = settings.directory / "commitments"  # the plugin reads it too: commitment_routes
     transactions = Transactions(directory)
     desk = CommitmentDesk(
         transactions,
         client,
-        Reporter(dicom, client.modalities),
+        Reporter(dicom, modalities_of(settings, client)),
         supports=supported_by(
             [*STORAGE_SOP_CLASSES, *dicom.accepted_sop_classes], any_class=dicom.unknown_sop_class_accepted
         ),

@@ -21,7 +21,7 @@ from typing import Final
 
 from pydicom.uid import UID
 
-from config.settings import DicomSettings, Settings
+from config.settings import DicomSettings, ScpSettings
 from scp.matching import Candidate, Clock, Matcher, MatchingOptions, compile_identifier
 from scp.matching.answer import add_attribute
 from scp.matching.candidate import TIMEZONE_OFFSET_FROM_UTC
@@ -115,7 +115,7 @@ class WorklistService:
         request.respond(PENDING if matcher.supports(entry) else PENDING_WARNING, answer)
 
 
-def build_worklist_service(settings: Settings) -> Service | None:
+def build_worklist_service(settings: ScpSettings) -> Service | None:
     """The service as configured; None without a source: the SOP class is not offered then, as with Orthanc."""
     dicom = settings.dicom or DicomSettings()
     encoding = python_encoding(dicom.default_encoding)
@@ -137,7 +137,7 @@ def build_worklist_service(settings: Settings) -> Service | None:
     ).service()
 
 
-def _sources(settings: Settings, limits: Limits, encoding: str) -> Iterator[WorklistSource]:
+def _sources(settings: ScpSettings, limits: Limits, encoding: str) -> Iterator[WorklistSource]:
     """What is configured. A folder is read ahead at once, so that the first query does not wait for all of it."""
     worklists = settings.worklists
     if worklists.directory is not None:

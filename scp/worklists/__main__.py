@@ -16,7 +16,7 @@ from typing import Final
 
 from config.child_process import ParentLine
 from config.logging_setup import set_up_logging
-from config.settings import Settings
+from config.settings import ScpSettings
 from scp.worklists.api import Api
 from scp.worklists.database import DatabaseUnusable
 from scp.worklists.server import Server
@@ -38,7 +38,7 @@ def main() -> None:
     line.watch(on_command=lambda _: None, on_end=lambda: os._exit(0))
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     warnings.simplefilter("ignore")  # pydicom's quote values
-    settings = Settings.model_validate(message["Settings"]).worklists
+    settings = ScpSettings.model_validate(message["Settings"]).worklists
     assert settings.managed_directory is not None  # noqa: S101 - for the type checker
     try:
         store = WorklistStore(settings.managed_directory)

@@ -112,13 +112,7 @@ class Workers:
         total = dicom.get("MaximumAssociations", 200)
         self._launch = {
             "Settings": {
-                "Python": sys.executable,
-                "Storage": {
-                    "BucketName": "bucket",
-                    "Region": "us-east-1",
-                    "SpoolDirectory": str(folder),
-                    "CacheDirectory": str(folder / "cache"),
-                },
+                "Directory": str(folder),
                 "Dicom": {
                     "Processes": count,
                     "Port": self.port,

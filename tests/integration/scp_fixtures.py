@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 from backend.stack.dcmtk import Peer
 from backend.stack.ports import free_port
 from backend.stack.processes import Process, wait_until
-from config.settings import DicomSettings, Modality, OrthancSettings, Settings, StorageSettings, WorklistSettings
+from config.settings import DicomSettings, Modality, OrthancSettings, ScpSettings, WorklistSettings
 
 APPLICATION = Path(__file__).parents[2]
 START_DEADLINE = 30.0  # seconds
@@ -86,15 +86,9 @@ class ScpWorker:
         with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, self.log.open("wb") as log:
             listener.settimeout(0)
             self.port: int = listener.getsockname()[1]
-            settings = Settings(
-                python=Path(sys.executable),
+            settings = ScpSettings(
+                directory=folder / "spool",
                 orthanc=OrthancSettings(url=f"http://127.0.0.1:{http_port}"),
-                storage=StorageSettings(
-                    bucket_name="none",
-                    region="none",
-                    spool_directory=folder / "spool",
-                    cache_directory=folder / "cache",
-                ),
                 dicom=dicom,
                 worklists=worklists or WorklistSettings(),
             )

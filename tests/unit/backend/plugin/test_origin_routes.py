@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -114,6 +115,24 @@ def test_with_checked_revisions_what_exists_stays_and_is_counted() -> None:
 def test_nobody_else_may_claim_an_origin(token: str) -> None:
     host = Host()
     assert ask(OriginRoutes(host, TOKEN), ORIGIN, token=token).status == 403
+    assert host.written == 0
+
+
+def basic(credentials: str) -> str:
+    return "Basic " + base64.b64encode(credentials.encode()).decode()
+
+
+def test_a_front_ends_user_may_once_orthanc_has_let_it_in() -> None:
+    host = Host()
+    routes = OriginRoutes(host, TOKEN, ["front"])
+    assert ask(routes, ORIGIN, token=basic("front:any:thing")).status == 200
+    assert host.metadata["/instances/i/metadata/RemoteAET"] == b"CT1"
+
+
+@pytest.mark.parametrize("token", [basic("doctor:x"), basic(":"), "Basic !", "Basic ", "Bearer front", "front"])
+def test_another_user_may_not(token: str) -> None:
+    host = Host()
+    assert ask(OriginRoutes(host, TOKEN, ["front"]), ORIGIN, token=token).status == 403
     assert host.written == 0
 
 

@@ -29,7 +29,7 @@ def matches(keys: Plain, stored: Plain, *, unknown_matches: bool, combined: tupl
 
 def one_matches(keyword: str, key: list[Any], stored: list[Any], *, unknown_matches: bool) -> bool:
     vr = dictionary_VR(keyword)
-    if not key or key in (["*"], [{}]):
+    if not key or key == [{}] or (len(key) == 1 and isinstance(key[0], str) and set(key[0]) == {"*"}):
         return True
     if vr == "SQ":
         (item,) = key

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from config.settings import DicomSettings, OrthancSettings, Settings, StorageSettings, WorklistSettings
+from config.settings import DicomSettings, OrthancSettings, ScpSettings, WorklistSettings
 from scp.matching import Candidate
 from scp.request import Peer, Service
 from scp.services import worklist
@@ -38,11 +38,8 @@ def service(
     folder: Path, dicom: dict[str, Any] | None = None, orthanc: OrthancSettings | None = None, **options: Any
 ) -> Service:
     built = build_worklist_service(
-        Settings(
-            python=Path("/python"),
-            storage=StorageSettings(
-                bucket_name="bucket", region="eu-west-1", spool_directory=folder, cache_directory=folder
-            ),
+        ScpSettings(
+            directory=folder,
             dicom=DicomSettings(**(dicom or {})),
             orthanc=orthanc or OrthancSettings(),
             worklists=WorklistSettings(directory=folder, **options),
@@ -96,10 +93,7 @@ class TestK41Service:
         assert [[step.ScheduledProcedureStepID for step in steps] for steps in sequences] == [["SPS1"], ["SPS2"]]
 
     def test_is_not_offered_without_a_folder(self, tmp_path: Path) -> None:
-        storage = StorageSettings(
-            bucket_name="bucket", region="eu-west-1", spool_directory=tmp_path, cache_directory=tmp_path
-        )
-        assert build_worklist_service(Settings(python=Path("/python"), storage=storage)) is None
+        assert build_worklist_service(ScpSettings(directory=tmp_path)) is None
 
     def test_k511_extended_negotiation(self, tmp_path: Path) -> None:
         negotiate = service(tmp_path).negotiate

@@ -1,7 +1,7 @@
 """One child process: started with its settings on standard input, heard on standard output.
 
 See `config.child_process` for the other end of the line. The pipe on the child's standard input is its life-line:
-only Orthanc's process holds the writing end, so it closes however Orthanc ends.
+only its parent holds the writing end, so it closes however the parent ends. Runs inside Orthanc: standard library only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-CANNOT_START: Final = 78  # config.child_process.CANNOT_START; that module is outside Orthanc's interpreter
+from config.child_process import CANNOT_START
+
 _FIRST_PAUSE: Final = 0.1  # seconds before the first restart; doubles with each that follows soon
 _LONGEST_PAUSE: Final = 30.0
 _HEALTHY_AFTER: Final = 60.0  # seconds of life after which the pauses start over

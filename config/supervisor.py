@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from backend.plugin.children import CANNOT_START, Child
+from config.child_process import CANNOT_START
+from config.children import Child
 
 START_DEADLINE: Final = 60.0  # seconds until every child is ready; a cold machine imports slowly
 _NO_EVENT_PAUSE: Final = 5.0  # seconds; bounds how late a hung child is noticed

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.plugin.children import Child, ChildSpec
-from backend.plugin.supervisor import CannotStart, Supervisor
+from config.children import Child, ChildSpec
+from config.supervisor import CannotStart, Supervisor
 
 ROOT = Path(__file__).parents[4]
 GOOD = """
@@ -118,7 +118,7 @@ def test_a_child_that_dies_while_starting_stops_the_start(supervised: Callable[.
 def test_a_child_that_is_never_ready_stops_the_start(
     supervised: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backend.plugin.supervisor.START_DEADLINE", 1.0)
+    monkeypatch.setattr("config.supervisor.START_DEADLINE", 1.0)
     supervisor = supervised(SILENT)
     with pytest.raises(CannotStart, match="not ready"):
         supervisor.start_all()
@@ -162,8 +162,8 @@ def test_a_child_that_keeps_dying_is_started_less_and_less_often(supervised: Cal
 def test_a_hung_child_is_killed_and_started_again(
     supervised: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backend.plugin.children.SILENCE_LIMIT", 0.5)
-    monkeypatch.setattr("backend.plugin.supervisor._NO_EVENT_PAUSE", 0.2)
+    monkeypatch.setattr("config.children.SILENCE_LIMIT", 0.5)
+    monkeypatch.setattr("config.supervisor._NO_EVENT_PAUSE", 0.2)
     supervisor = supervised(GOOD)
     supervisor.start_all()
     first = pid(supervisor.children[0])
@@ -199,8 +199,8 @@ def test_children_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     code = f"""
 import os, sys, signal
 from pathlib import Path
-from backend.plugin.children import Child, ChildSpec
-from backend.plugin.supervisor import Supervisor
+from config.children import Child, ChildSpec
+from config.supervisor import Supervisor
 environment = {{**os.environ, "PYTHONPATH": {str(ROOT)!r}}}
 spec = ChildSpec("child", "child_0", lambda: {{"Secret": ""}}, (), environment)
 children = [Child(spec, Path(sys.executable), Path({str(tmp_path)!r})) for _ in range(3)]
