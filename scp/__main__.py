@@ -9,22 +9,29 @@ import scp.without_numpy  # noqa: F401 -- for what it does
 import logging
 import os
 from collections.abc import Iterable
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from config.child_process import ParentLine
 from config.logging_setup import set_up_logging
-from config.settings import Settings
-from scp.modalities import Fetch
+from config.settings import DicomSettings, Settings
+from scp.administration import CurrentSettings, run_time_values
 from scp.orthanc_client import OrthancClient
 from scp.request import Service
 from scp.services import build_services
 from scp.worker import CannotStart, Worker
 
+ADMINISTRATION_TIMEOUT: Final = 2  # seconds that a new association may wait for Orthanc's answer
 
-def _services(settings: Settings, launch: dict[str, Any]) -> tuple[Iterable[Service], Fetch]:
-    workers = settings.dicom.processes if settings.dicom else 1
-    client = OrthancClient(settings.orthanc, launch.get("Token", ""), workers)
-    return build_services(settings, client), client.modalities
+
+def _services(settings: Settings, launch: dict[str, Any]) -> tuple[Iterable[Service], CurrentSettings]:
+    dicom = settings.dicom or DicomSettings()
+    token = launch.get("Token", "")
+    client = OrthancClient(settings.orthanc, token, dicom.processes)
+    # a connection of its own: those of the services may all be busy with stores
+    administration = OrthancClient(settings.orthanc, token, dicom.processes, read_timeout=ADMINISTRATION_TIMEOUT)
+    current = CurrentSettings(dicom, partial(run_time_values, administration))
+    return build_services(settings, client, current), current
 
 
 def main() -> None:

@@ -111,12 +111,18 @@ class StoredInstance:
 class OrthancClient:
     """Thread-safe. A connection holds one of Orthanc's HTTP threads, in use or idle: who finds none free waits."""
 
-    def __init__(self, settings: OrthancSettings, token: str = "", workers: int = 1) -> None:
-        """`workers` share Orthanc's HTTP threads; what they leave is for Orthanc's other users."""
+    def __init__(
+        self, settings: OrthancSettings, token: str = "", workers: int = 1, read_timeout: int = READ_TIMEOUT
+    ) -> None:
+        """`workers` share Orthanc's HTTP threads; what they leave is for Orthanc's other users.
+
+        `read_timeout`: seconds without a byte.
+        """
         maximum_connections = max(LEAST_CONNECTIONS, settings.http_threads_count * 4 // 5 // workers)
         self._headers = {"Authorization": token} if token else {}
         self._path = (urllib3.util.parse_url(settings.url).path or "").rstrip("/")
-        self._pool = _pool(settings, maximum_connections)
+        self._pool = _pool(settings, maximum_connections, read_timeout)
+        self._read_timeout = read_timeout
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -131,6 +137,18 @@ class OrthancClient:
         """The modalities Orthanc knows now, those of the database and those changed through REST included."""
         answer: dict[str, dict[str, Any]] = self._json("GET", "/modalities?expand")
         return tuple(modality_of(name, fields) for name, fields in answer.items())
+
+    def default_encoding(self) -> str:
+        """Orthanc's name of the character set of data sets that name none, and of answers."""
+        return self._text("/tools/default-encoding")
+
+    def accepted_transfer_syntaxes(self) -> tuple[str, ...]:
+        """UIDs of the transfer syntaxes that Orthanc would accept for storage, of those it knows."""
+        return tuple(map(str, self._json("GET", "/tools/accepted-transfer-syntaxes")))
+
+    def unknown_sop_class_accepted(self) -> bool:
+        """Whether SOP classes that Orthanc does not know are accepted for storage."""
+        return self._text("/tools/unknown-sop-class-accepted") == "1"
 
     def post_instance(self, body: Callable[[], Iterable[bytes]], length: int) -> StoredInstance:
         """Store one Part 10 file of `length` bytes; `body` is called again when the request has to be repeated.
@@ -234,6 +252,10 @@ class OrthancClient:
     def _post_json(self, path: str, content: object) -> Any:
         return self._json("POST", path, lambda: (json.dumps(content).encode(),))
 
+    def _text(self, path: str) -> str:
+        with self._file("GET", path) as file:
+            return file.read(LONGEST_VALUE).decode("ascii", "replace").strip()
+
     def _json(self, method: str, path: str, body: Body = None, headers: Mapping[str, str] = NO_HEADERS) -> Any:
         with self._response(method, path, body, headers) as response, _translated(method, path):
             content = response.read()
@@ -291,7 +313,7 @@ class OrthancClient:
             headers={**self._headers, **headers},
             preload_content=False,
             retries=False,
-            pool_timeout=READ_TIMEOUT,
+            pool_timeout=self._read_timeout,
         )
 
 
@@ -330,9 +352,9 @@ def _checked(pattern: re.Pattern[str], text: str) -> str:
     return text
 
 
-def _pool(settings: OrthancSettings, maximum_connections: int) -> urllib3.HTTPConnectionPool:
+def _pool(settings: OrthancSettings, maximum_connections: int, read_timeout: int) -> urllib3.HTTPConnectionPool:
     url = urllib3.util.parse_url(settings.url)
-    timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT)
+    timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=read_timeout)
     if url.scheme == "https":
         certificates = str(settings.ca_certificates) if settings.ca_certificates else None
         return urllib3.HTTPSConnectionPool(

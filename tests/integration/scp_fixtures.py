@@ -55,6 +55,12 @@ class LocalOrthanc:
         with urlopen(request, timeout=60) as response:  # noqa: S310 - always http
             return json.loads(response.read() or b"null")
 
+    def put_text(self, path: str, text: str) -> None:
+        """PUT, with an answer that is no JSON."""
+        request = Request(f"http://127.0.0.1:{self.http_port}{path}", text.encode(), method="PUT")
+        with urlopen(request, timeout=60) as response:  # noqa: S310 - always http
+            response.read()
+
     def store(self, content: bytes) -> str:
         """Orthanc's identifier of a Part 10 file posted to it."""
         return str(self.request("/instances", content)["ID"])

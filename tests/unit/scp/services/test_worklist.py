@@ -37,17 +37,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR")  # pydico
 def service(
     folder: Path, dicom: dict[str, Any] | None = None, orthanc: OrthancSettings | None = None, **options: Any
 ) -> Service:
-    built = build_worklist_service(
-        Settings(
-            python=Path("/python"),
-            storage=StorageSettings(
-                bucket_name="bucket", region="eu-west-1", spool_directory=folder, cache_directory=folder
-            ),
-            dicom=DicomSettings(**(dicom or {})),
-            orthanc=orthanc or OrthancSettings(),
-            worklists=WorklistSettings(directory=folder, **options),
-        )
+    settings = Settings(
+        python=Path("/python"),
+        storage=StorageSettings(
+            bucket_name="bucket", region="eu-west-1", spool_directory=folder, cache_directory=folder
+        ),
+        dicom=DicomSettings(**(dicom or {})),
+        orthanc=orthanc or OrthancSettings(),
+        worklists=WorklistSettings(directory=folder, **options),
     )
+    built = build_worklist_service(settings, lambda: DicomSettings(**(dicom or {})))
     assert built
     return built
 
@@ -99,7 +98,7 @@ class TestK41Service:
         storage = StorageSettings(
             bucket_name="bucket", region="eu-west-1", spool_directory=tmp_path, cache_directory=tmp_path
         )
-        assert build_worklist_service(Settings(python=Path("/python"), storage=storage)) is None
+        assert build_worklist_service(Settings(python=Path("/python"), storage=storage), DicomSettings) is None
 
     def test_k511_extended_negotiation(self, tmp_path: Path) -> None:
         negotiate = service(tmp_path).negotiate
@@ -435,8 +434,8 @@ class TestCancel:
         real = service(tmp_path).serve.__self__  # type: ignore[attr-defined]  # the service behind the bound method
         worklist.WorklistService(
             source=type("Source", (), {"entries": lambda _self, _selection: Endless()})(),
+            settings=DicomSettings,
             options=real.options,
-            default_encoding="Latin1",
             filter_issuer_aet=False,
             limit_answers=0,
         ).serve(request)
