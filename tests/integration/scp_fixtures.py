@@ -85,7 +85,12 @@ class ScpWorker:
     """`python -m scp` with the settings given, its parent being the test."""
 
     def __init__(
-        self, folder: Path, http_port: int, dicom: DicomSettings, worklists: WorklistSettings | None = None
+        self,
+        folder: Path,
+        http_port: int,
+        dicom: DicomSettings,
+        worklists: WorklistSettings | None = None,
+        dictionary: Mapping[str, tuple[str | int, ...]] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "scp.log"
@@ -94,7 +99,7 @@ class ScpWorker:
             self.port: int = listener.getsockname()[1]
             settings = Settings(
                 python=Path(sys.executable),
-                orthanc=OrthancSettings(url=f"http://127.0.0.1:{http_port}"),
+                orthanc=OrthancSettings(url=f"http://127.0.0.1:{http_port}", dictionary=dict(dictionary or {})),
                 storage=StorageSettings(
                     bucket_name="none",
                     region="none",
@@ -118,6 +123,7 @@ class ScpWorker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 pass_fds=[listener.fileno()],
+                env={**os.environ, "TZ": "UTC"},
             )
             self._send(launch)
         assert self._process.stdout is not None
