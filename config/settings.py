@@ -236,6 +236,8 @@ class DicomSettings(Frozen):
     commitment_report_days: Positive = 7  # that the report of a storage commitment is tried after that
     performed_procedure_step_days: Positive = 90  # that a performed procedure step is kept after its last change
     drain_timeout: Seconds = 20.0  # for the operations under way when a worker is to end
+    strict_hierarchy: bool = False  # PS3.4 C.4.1.2: refuse relational requests of peers that have not negotiated them
+    unknown_values_match: bool = False  # PS3.4 C.2.2.1.2: an empty stored value matches every key; Orthanc's match none
     user_identity_required: bool = False  # PS3.7 D.3.3.7; refuses peers that send none or an unknown one
     user_identities: dict[str, str] = Field(default={}, repr=False)  # user name: passcode, empty = user name alone
 

@@ -13,23 +13,29 @@ import logging
 import os
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from config.child_process import ParentLine
 from config.logging_setup import set_up_logging
-from config.settings import ScpSettings
+from config.settings import DicomSettings, ScpSettings
 from scp import front_end
-from scp.modalities import Fetch, modalities_of
+from scp.administration import CurrentSettings, administration
 from scp.orthanc_client import OrthancClient
 from scp.request import Service
 from scp.services import build_services
 from scp.worker import CannotStart, Worker
 
+ADMINISTRATION_TIMEOUT: Final = 2  # seconds that a new association may wait for Orthanc's answer
 
-def _services(settings: ScpSettings, launch: dict[str, Any]) -> tuple[Iterable[Service], Fetch]:
-    workers = settings.dicom.processes if settings.dicom else 1
-    client = OrthancClient(settings.orthanc, launch.get("Token", ""), workers, launch["Worker"] - 1)
-    return build_services(settings, client), modalities_of(settings, client)
+
+def _services(settings: ScpSettings, launch: dict[str, Any]) -> tuple[Iterable[Service], CurrentSettings]:
+    dicom = settings.dicom or DicomSettings()
+    token, worker = launch.get("Token", ""), launch["Worker"] - 1
+    client = OrthancClient(settings.orthanc, token, dicom.processes, worker)
+    # a connection of its own: those of the services may all be busy with stores
+    asking = OrthancClient(settings.orthanc, token, dicom.processes, worker, read_timeout=ADMINISTRATION_TIMEOUT)
+    current = CurrentSettings(dicom, administration(settings, asking))
+    return build_services(settings, client, current), current
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from config.settings import DicomSettings, Modality
 
@@ -17,15 +17,14 @@ _ALWAYS_ALLOWED = (
 
 
 class AccessControl:
-    """Orthanc's rules. Thread-safe; `modalities` is asked each time, so that a live table may stand behind it."""
+    """Orthanc's rules. Thread-safe; `settings` are asked each time, because they may change."""
 
-    def __init__(self, settings: DicomSettings, modalities: Callable[[], Sequence[Modality]]) -> None:
+    def __init__(self, settings: Callable[[], DicomSettings]) -> None:
         self._settings = settings
-        self._modalities = modalities
 
     def accepts_called(self, ae_title: str) -> bool:
         """DicomCheckCalledAet."""
-        return not self._settings.check_called_aet or self._same(ae_title, self._settings.ae_title)
+        return not self._settings().check_called_aet or self._same(ae_title, self._settings().ae_title)
 
     def accepts_calling(self, ae_title: str, address: str) -> bool:
         """Whether this peer may associate: anybody if anything is allowed to anybody, else modalities only."""
@@ -46,17 +45,17 @@ class AccessControl:
         if self._is_always_allowed(permission):
             return True
         flags = [getattr(modality, permission) for modality in self._candidates(ae_title, address)]
-        return any(flags) if self._settings.check_modality_host else bool(flags) and all(flags)
+        return any(flags) if self._settings().check_modality_host else bool(flags) and all(flags)
 
     def _candidates(self, ae_title: str, address: str) -> Iterator[Modality]:
-        for modality in self._modalities():
+        for modality in self._settings().modalities:
             if self._same(modality.ae_title, ae_title) and (
-                not self._settings.check_modality_host or modality.host == address
+                not self._settings().check_modality_host or modality.host == address
             ):
                 yield modality
 
     def _is_always_allowed(self, permission: str) -> bool:
-        return bool(getattr(self._settings, f"always_{permission}", False))
+        return bool(getattr(self._settings(), f"always_{permission}", False))
 
     def _same(self, one: str, other: str) -> bool:
-        return one == other if self._settings.strict_aet_comparison else one.upper() == other.upper()
+        return one == other if self._settings().strict_aet_comparison else one.upper() == other.upper()

@@ -24,6 +24,7 @@ from scp.establishment import LOCAL_LIMIT_EXCEEDED, Establishment, Rejection
 from scp.occupancy import Occupancy
 from scp.parking import Entry, Goodbye, Idle, Parked, Parking
 from scp.service_threads import Returned, ServiceThreads
+from scp.upper_layer.associate import AssociateRequest
 from scp.upper_layer.association import PROVIDER, Association, Outcome
 from scp.upper_layer.errors import AssociationEnded, ProtocolViolation
 from scp.upper_layer.pdu_stream import abort_pdu, reject_pdu
@@ -194,30 +195,45 @@ class AssociationServer:
             elif connection.events != before:
                 self._parking.update(connection)
         except Rejection as rejection:
-            self._count("associations_rejected")
-            pdu = reject_pdu(rejection.result, rejection.source, rejection.reason)
-            self._answer(connection, pdu, rejection.text)
+            self._note(rejection, connection.address)
+            self._reject(self._take(connection), rejection)
         except ProtocolViolation as violation:
             self._count("connections_dropped")
-            self._answer(connection, abort_pdu(PROVIDER, violation.reason), str(violation))
+            _log_refused(connection.address, str(violation))
+            self._answer(self._take(connection), abort_pdu(PROVIDER, violation.reason))
         except AssociationEnded as ended:
             self._drop(connection, str(ended))
 
     def _admit(self, connection: Connection, body: bytes) -> None:
-        request = self._establishment.judge(body, connection.address)
+        request = self._establishment.judge(body)
         limits = self._settings.maximum_associations_per_address, self._settings.maximum_associations_per_ae_title
         entry = self._occupancy.admit(connection.address, request.calling_ae_title, *limits)
         if entry is None:
             raise LOCAL_LIMIT_EXCEEDED
-        self._count("associations_accepted")
         transport = self._take(connection)
-        establish = functools.partial(self._establishment.establish, request, transport, connection.address)
-        self._threads.establish(establish, transport, entry)
+        self._threads.establish(
+            functools.partial(self._establish, request, transport, connection.address), transport, entry
+        )
 
-    def _answer(self, connection: Connection, pdu: bytes, reason: str) -> None:
+    def _establish(self, request: AssociateRequest, transport: Transport, address: str) -> Association:
+        """In a thread of its own: it may have to wait for Orthanc."""
+        try:
+            association = self._establishment.establish(request, transport, address)
+        except Rejection as rejection:
+            self._note(rejection, address)
+            raise
+        self._count("associations_accepted")
+        return association
+
+    def _note(self, rejection: Rejection, address: str) -> None:
+        _log_refused(address, rejection.text)
+        self._count("associations_rejected")
+
+    def _reject(self, transport: Transport, rejection: Rejection) -> None:
+        self._answer(transport, reject_pdu(rejection.result, rejection.source, rejection.reason))
+
+    def _answer(self, transport: Transport, pdu: bytes) -> None:
         """Send the last PDU to a connection that will not associate; it fits into its empty send buffer."""
-        _log_refused(connection.address, reason)
-        transport = self._take(connection)
         try:
             transport.send([pdu], 0)
         except AssociationEnded:
@@ -275,7 +291,10 @@ class AssociationServer:
     def _take_back(self, returned: Returned) -> None:
         if returned.association is None:
             self._occupancy.leave(returned.entry)
-            returned.transport.close()
+            if returned.rejection:
+                self._reject(returned.transport, returned.rejection)
+            else:
+                returned.transport.close()
             return
         outcome = returned.outcome
         if outcome is Outcome.IDLE and self.is_draining:

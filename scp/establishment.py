@@ -6,8 +6,8 @@ import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from config.settings import DicomSettings
 from scp.access_control import AccessControl
+from scp.administration import CurrentSettings
 from scp.request import Peer
 from scp.upper_layer.associate import (
     APPLICATION_CONTEXT_NAME,
@@ -55,7 +55,7 @@ class Establishment:
 
     def __init__(
         self,
-        settings: DicomSettings,
+        settings: CurrentSettings,
         access: AccessControl,
         negotiator: Negotiator,
         limits: Limits,
@@ -67,8 +67,8 @@ class Establishment:
         self._limits = limits
         self._dispatch = dispatch
 
-    def judge(self, body: bytes, address: str) -> AssociateRequest:
-        """Decode and check.
+    def judge(self, body: bytes) -> AssociateRequest:
+        """Decode and check; whether the calling AE title is known, `establish` finds out.
 
         Raises:
             Rejection: the request is not acceptable.
@@ -81,23 +81,29 @@ class Establishment:
             raise UNSUPPORTED_APPLICATION_CONTEXT
         if not request.called_ae_title or not self._access.accepts_called(request.called_ae_title):
             raise CALLED_NOT_RECOGNIZED
-        if not request.calling_ae_title or not self._access.accepts_calling(request.calling_ae_title, address):
+        if not request.calling_ae_title:
             raise CALLING_NOT_RECOGNIZED
-        if self._settings.user_identity_required and not _is_known(
-            request.user_identity, self._settings.user_identities
+        if self._settings().user_identity_required and not _is_known(
+            request.user_identity, self._settings().user_identities
         ):
             raise UNKNOWN_IDENTITY
         return request
 
     def establish(self, request: AssociateRequest, transport: Transport, address: str) -> Association:
-        """Send A-ASSOCIATE-AC and return the association.
+        """Send A-ASSOCIATE-AC and return the association; what was changed in Orthanc before this counts.
 
         Raises:
+            Rejection: the peer is not, or not any more, one that may associate; nothing was sent.
             AssociationEnded: the peer is gone.
         """
+        self._settings.refresh()
+        if not self._access.accepts_calling(request.calling_ae_title, address):
+            raise CALLING_NOT_RECOGNIZED
         outcome = self._negotiator.negotiate(request)
         identity = request.user_identity
-        wants_response = identity is not None and identity.response_requested and self._settings.user_identity_required
+        wants_response = (
+            identity is not None and identity.response_requested and self._settings().user_identity_required
+        )
         accept = encode_associate_accept(
             request,
             outcome.results,

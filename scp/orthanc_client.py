@@ -31,7 +31,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from config.settings import Modality, OrthancSettings
-from scp.orthanc_servers import BLOCK_SIZE, OrthancServers
+from scp.orthanc_servers import BLOCK_SIZE, READ_TIMEOUT, OrthancServers
 
 Level: TypeAlias = Literal["Patient", "Study", "Series", "Instance"]
 Body: TypeAlias = Callable[[], Iterable[bytes]] | None  # called again when a request is repeated
@@ -108,12 +108,19 @@ class StoredInstance:
 class OrthancClient:
     """Thread-safe. A connection holds one of Orthanc's HTTP threads, in use or idle: who finds none free waits."""
 
-    def __init__(self, settings: OrthancSettings, token: str = "", workers: int = 1, worker: int = 0) -> None:
+    def __init__(
+        self,
+        settings: OrthancSettings,
+        token: str = "",
+        workers: int = 1,
+        worker: int = 0,
+        read_timeout: int = READ_TIMEOUT,
+    ) -> None:
         """`workers` share Orthanc's HTTP threads; what they leave is for Orthanc's other users. This is number `worker`
-        of them, from 0.
+        of them, from 0. `read_timeout`: seconds without a byte.
         """
         maximum_connections = max(LEAST_CONNECTIONS, settings.http_threads_count * 4 // 5 // workers)
-        self._servers = OrthancServers(settings, token, worker, maximum_connections)
+        self._servers = OrthancServers(settings, token, worker, maximum_connections, read_timeout)
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -128,6 +135,18 @@ class OrthancClient:
         """The modalities Orthanc knows now, those of the database and those changed through REST included."""
         answer: dict[str, dict[str, Any]] = self._json("GET", "/modalities?expand")
         return tuple(modality_of(name, fields) for name, fields in answer.items())
+
+    def default_encoding(self) -> str:
+        """Orthanc's name of the character set of data sets that name none, and of answers."""
+        return self._text("/tools/default-encoding")
+
+    def accepted_transfer_syntaxes(self) -> tuple[str, ...]:
+        """UIDs of the transfer syntaxes that Orthanc would accept for storage, of those it knows."""
+        return tuple(map(str, self._json("GET", "/tools/accepted-transfer-syntaxes")))
+
+    def unknown_sop_class_accepted(self) -> bool:
+        """Whether SOP classes that Orthanc does not know are accepted for storage."""
+        return self._text("/tools/unknown-sop-class-accepted") == "1"
 
     def post_instance(self, body: Callable[[], Iterable[bytes]], length: int) -> StoredInstance:
         """Store one Part 10 file of `length` bytes; `body` is called again when the request has to be repeated.
@@ -230,6 +249,10 @@ class OrthancClient:
 
     def _post_json(self, path: str, content: object) -> Any:
         return self._json("POST", path, lambda: (json.dumps(content).encode(),))
+
+    def _text(self, path: str) -> str:
+        with self._file("GET", path) as file:
+            return file.read(LONGEST_VALUE).decode("ascii", "replace").strip()
 
     def _json(self, method: str, path: str, body: Body = None, headers: Mapping[str, str] = NO_HEADERS) -> Any:
         with self._response(method, path, body, headers) as response, _translated(method, path):

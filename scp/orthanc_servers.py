@@ -32,16 +32,25 @@ _NOT_ANSWERED: Final = (NewConnectionError, ConnectTimeoutError, ProtocolError)
 class OrthancServers:
     """Sends requests, each of which may be repeated. Thread-safe."""
 
-    def __init__(self, settings: OrthancSettings, token: str, first: int, maximum_connections: int) -> None:
+    def __init__(
+        self,
+        settings: OrthancSettings,
+        token: str,
+        first: int,
+        maximum_connections: int,
+        read_timeout: int = READ_TIMEOUT,
+    ) -> None:
         """`first` is the place in the list to begin with, past its end at the beginning again; `token` is for the
-        Orthanc beside us, that of `settings.url`. `maximum_connections` counts for each server.
+        Orthanc beside us, that of `settings.url`. `maximum_connections` counts for each server. `read_timeout`: seconds
+        without a byte, and for a connection to become free.
         """
         if settings.servers:
             start = first % len(settings.servers)
             order = [*settings.servers[start:], *settings.servers[:start]]
-            self._servers = [_Server(server, settings, maximum_connections) for server in order]
+            self._servers = [_Server(server, settings, maximum_connections, read_timeout) for server in order]
         else:
-            self._servers = [_Server(OrthancServer(url=settings.url), settings, maximum_connections, token)]
+            beside = OrthancServer(url=settings.url)
+            self._servers = [_Server(beside, settings, maximum_connections, read_timeout, token)]
         self._away: list[_Server] = []
         self._lock = threading.Lock()
 
@@ -98,11 +107,17 @@ class _Server:
     """One Orthanc."""
 
     def __init__(
-        self, server: OrthancServer, settings: OrthancSettings, maximum_connections: int, token: str = ""
+        self,
+        server: OrthancServer,
+        settings: OrthancSettings,
+        maximum_connections: int,
+        read_timeout: int,
+        token: str = "",
     ) -> None:
         url = urllib3.util.parse_url(server.url)
         self.name = url.netloc
-        self.pool = _pool(url, settings, maximum_connections)
+        self.pool = _pool(url, settings, maximum_connections, read_timeout)
+        self._read_timeout = read_timeout
         self._path = (url.path or "").rstrip("/")
         self._headers = {"Authorization": token} if token else {}
         if server.password is not None:
@@ -139,12 +154,14 @@ class _Server:
             headers={**self._headers, **headers},
             preload_content=False,
             retries=False,
-            pool_timeout=READ_TIMEOUT,
+            pool_timeout=self._read_timeout,
         )
 
 
-def _pool(url: urllib3.util.Url, settings: OrthancSettings, maximum_connections: int) -> urllib3.HTTPConnectionPool:
-    timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT)
+def _pool(
+    url: urllib3.util.Url, settings: OrthancSettings, maximum_connections: int, read_timeout: int
+) -> urllib3.HTTPConnectionPool:
+    timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=read_timeout)
     if url.scheme == "https":
         certificates = str(settings.ca_certificates) if settings.ca_certificates else None
         return urllib3.HTTPSConnectionPool(

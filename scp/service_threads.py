@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from scp.establishment import Rejection
 from scp.parking import Entry
 from scp.upper_layer.association import Association, Outcome
 from scp.upper_layer.errors import AssociationEnded
@@ -25,8 +26,9 @@ class Returned:
 
     transport: Transport
     entry: Entry
-    association: Association | None  # None: the peer left before there was one, or our code failed
+    association: Association | None  # None: the peer left before there was one, was rejected, or our code failed
     outcome: Outcome
+    rejection: Rejection | None = None  # which is still to be sent
 
 
 class ServiceThreads:
@@ -43,7 +45,7 @@ class ServiceThreads:
         self._start(lambda: association, association.stream.transport, entry)
 
     def establish(self, establish: Callable[[], Association], transport: Transport, entry: Entry) -> None:
-        """Answer an association request, then serve."""
+        """Answer an association request, then serve; a `Rejection` that it raises is given back."""
         self._start(establish, transport, entry)
 
     def returned(self) -> Iterator[Returned]:
@@ -63,11 +65,13 @@ class ServiceThreads:
         threading.Thread(target=self._run, args=(begin, transport, entry), daemon=True).start()
 
     def _run(self, begin: Callable[[], Association], transport: Transport, entry: Entry) -> None:
-        association, outcome = None, Outcome.CLOSED
+        association, outcome, rejection = None, Outcome.CLOSED, None
         try:
             association = begin()
             self._busy.add(association)
             outcome = association.serve(_PATIENCE)
+        except Rejection as rejected:
+            rejection = rejected
         except AssociationEnded as ended:
             log.info("association_ended reason=%s", ended)
         except Exception as error:  # noqa: BLE001 -- the boundary of a thread: the association ends, the worker goes on
@@ -75,5 +79,5 @@ class ServiceThreads:
         finally:
             if association:
                 self._busy.discard(association)
-            self._returned.append(Returned(transport, entry, association, outcome))
+            self._returned.append(Returned(transport, entry, association, outcome, rejection))
             self._wake()

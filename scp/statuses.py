@@ -1,4 +1,4 @@
-"""DIMSE statuses by name, and the exception that carries one to the peer."""
+"""DIMSE statuses and priorities by name, and the exception that carries one to the peer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ SUCCESS: Final = 0x0000
 CANCEL: Final = 0xFE00
 PENDING: Final = 0xFF00
 PENDING_WARNING: Final = 0xFF01  # optional keys were not supported, PS3.4 Table C.4-1
+
+MEDIUM: Final = 0  # Priority, PS3.7 E.1
 
 # PS3.7 Annex C
 INVALID_ATTRIBUTE_VALUE: Final = 0x0106

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import BinaryIO, Final, Self
 
 from config.settings import DicomSettings, TlsSettings
-from scp.statuses import NoSuitableContext
+from scp.statuses import MEDIUM, NoSuitableContext
 from scp.tls import TlsContext
 from scp.upper_layer.associate import ContextProposal
 from scp.upper_layer.associate_requestor import (
@@ -48,7 +48,6 @@ ProposedContext = tuple[str, Sequence[str]]  # abstract syntax, transfer syntaxe
 
 _C_STORE_RQ: Final = 0x0001
 _N_EVENT_REPORT_RQ: Final = 0x0100
-_MEDIUM: Final = 0  # Priority, PS3.7 E.1
 _SERVICE_USER: Final = 0  # source of an A-ABORT
 _GOODBYE_TIMEOUT: Final = 2.0  # seconds for A-RELEASE-RP
 _LONGEST_ANSWER: Final = 65536  # bytes of an A-ASSOCIATE-AC: 128 contexts need 10 000
@@ -60,10 +59,11 @@ class AssociationRefused(Exception):
 
 @dataclass(frozen=True)
 class MoveOriginator:
-    """Who asked for the C-MOVE this C-STORE belongs to, PS3.7 9.1.1.1.6 and 9.1.1.1.7."""
+    """Who asked for the C-MOVE this C-STORE belongs to (PS3.7 9.1.1.1.6 and 9.1.1.1.7), and how urgent it is."""
 
     ae_title: str
     message_id: int
+    priority: int = MEDIUM  # PS3.4 C.4.2.3.1: that of the C-MOVE
 
 
 class StoreAssociation:
@@ -115,7 +115,7 @@ class StoreAssociation:
         command: CommandSet = {
             "AffectedSOPClassUID": sop_class_uid,
             "CommandField": _C_STORE_RQ,
-            "Priority": _MEDIUM,
+            "Priority": move_originator.priority if move_originator else MEDIUM,
             "AffectedSOPInstanceUID": sop_instance_uid,
         }
         if move_originator:

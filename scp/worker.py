@@ -20,10 +20,10 @@ from typing import Any, Final
 from config.child_process import ParentLine
 from config.settings import DicomSettings, ScpSettings
 from scp.access_control import AccessControl
+from scp.administration import CurrentSettings
 from scp.association_server import AssociationServer
 from scp.establishment import Establishment
 from scp.log_limit import EventLimit
-from scp.modalities import Fetch, ModalityTable
 from scp.occupancy import Occupancy
 from scp.request import Service
 from scp.tls import TlsContext
@@ -34,8 +34,8 @@ from scp.upper_layer.negotiation import Negotiator
 
 log = logging.getLogger(__name__)
 
-# The services, and how to ask Orthanc for its modalities (None: those of the settings are all there are)
-BuildServices = Callable[[ScpSettings, dict[str, Any]], tuple[Iterable[Service], Fetch | None]]
+# The services, and the settings as they are at any time
+BuildServices = Callable[[ScpSettings, dict[str, Any]], tuple[Iterable[Service], CurrentSettings]]
 
 _STACK: Final = 1024 * 1024  # bytes of address space per thread, instead of 8 MiB
 _PAGE: Final = os.sysconf("SC_PAGESIZE")
@@ -57,10 +57,9 @@ class Worker:
         self._dicom = dicom
         self._line = line
         limits = Limits.of(dicom)
-        services, fetch_modalities = build_services(settings, launch)
+        services, self._current = build_services(settings, launch)
         services = tuple(services)
-        self._modalities = ModalityTable(() if dicom.modalities_in_database else dicom.modalities, fetch_modalities)
-        access = AccessControl(dicom, self._modalities)
+        access = AccessControl(self._current)
         folder = _receive_folder(settings, dicom)
         budget = MemoryBudget(dicom.total_data_set_memory)
         self._dispatcher = Dispatcher(services, access=access, limits=limits, folder=folder, budget=budget)
@@ -74,7 +73,9 @@ class Worker:
         self.server = AssociationServer(
             socket.socket(fileno=launch["Listener"]),
             settings=dicom,
-            establishment=Establishment(dicom, access, Negotiator(dicom, services), limits, self._dispatcher.dispatch),
+            establishment=Establishment(
+                self._current, access, Negotiator(self._current, services), limits, self._dispatcher.dispatch
+            ),
             occupancy=occupancy,
             tls=_tls(dicom),
             count=self._dispatcher.count,
@@ -91,7 +92,7 @@ class Worker:
 
     def _command(self, command: dict[str, Any]) -> None:
         if command.get("Command") == "accept":
-            self._modalities.start()
+            self._current.start()
             self.server.accept()
         elif command.get("Command") == "drain":
             self.server.drain()

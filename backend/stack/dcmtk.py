@@ -33,6 +33,13 @@ class Answer:
         return [int(text, 16) for text in re.findall(r"DIMSE Status\s*: 0x([0-9a-f]{4})", self.output)]
 
     @property
+    def counters(self) -> tuple[int, ...]:
+        """Completed, failed and warned sub-operations, of the last response that has them."""
+        names = ("Completed", "Failed", "Warning")
+        found = [re.findall(rf"{name} Suboperations\s*: (\d+)", self.output) for name in names]
+        return tuple(int(numbers[-1]) for numbers in found if numbers)
+
+    @property
     def sent(self) -> int:
         """Instances that dcmsend counts as sent with status success; its exit code does not tell."""
         counts = re.findall(r"with status SUCCESS\s*: (\d+)", self.output)

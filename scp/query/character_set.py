@@ -57,6 +57,8 @@ def _can_hold(terms: tuple[str, ...], texts: list[str]) -> bool:
     if not terms:
         return False
     encodings = convert_encodings(list(terms))
+    if not terms[0] and any(_is_latin_1(text) for text in texts):
+        return False  # pydicom takes ISO IR 6 for Latin-1, and writes what nobody may expect there
     for text in texts:
         try:
             if decode_bytes(encode_string(text, encodings), encodings, TEXT_VR_DELIMS) != text:
@@ -64,6 +66,10 @@ def _can_hold(terms: tuple[str, ...], texts: list[str]) -> bool:
         except (UnicodeError, LookupError, ValueError):
             return False
     return True
+
+
+def _is_latin_1(text: str) -> bool:
+    return any("\x80" <= character <= "\xff" for character in text)
 
 
 def _texts(dataset: Dataset) -> Iterator[str]:

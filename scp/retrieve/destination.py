@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 Connect: TypeAlias = Callable[[Modality, Sequence[ProposedContext]], StoreAssociation]
 
+LEAST_PATIENCE: Final = 60.0  # seconds for each C-STORE: an archive that is busy is slow, not away
 MAXIMUM_LOSSES: Final = 3  # associations lost in a row, without an answer in between, until we give up
 
 
@@ -40,6 +41,7 @@ def connector(settings: DicomSettings) -> Connect:
             contexts,
             tls=settings.scu_tls if modality.use_dicom_tls else None,
             connect_timeout=modality.timeout or settings.scu_timeout or None,  # 0 = none, as Orthanc has it
+            response_timeout=max(LEAST_PATIENCE, modality.timeout or settings.scu_timeout),
             maximum_pdu_length=settings.maximum_pdu_length,
         )
 

@@ -18,6 +18,7 @@ from scp.matching import Attribute, Candidate
 from scp.matching.candidate import Undecodable
 from scp.orthanc_client import OrthancClient
 from scp.query.entities import Entity, EntityReader
+from scp.query.hierarchy import check_unique_keys
 from scp.query.model import ORTHANC_LEVELS, QUERY_RETRIEVE_LEVEL, UNIQUE_KEYS, Level, Root
 from scp.query.orthanc_query import orthanc_queries
 from scp.statuses import CANNOT_COUNT_MATCHES, DATA_SET_DOES_NOT_MATCH, Refusal
@@ -39,15 +40,23 @@ class Instance:
     order: tuple[str, int]  # series, then number within it
 
 
-def select_instances(client: OrthancClient, identifier: Dataset, root: Root, default_encoding: str) -> list[Instance]:
+def select_instances(
+    client: OrthancClient, identifier: Dataset, root: Root, default_encoding: str, *, strict: bool = False
+) -> list[Instance]:
     """The instances that `identifier` names, series by series; none if there are no such entities.
+
+    `strict`: only as PS3.4 C.4.2.2.1 has it.
 
     Raises:
         Refusal: 0xA900, a key is missing or empty; 0xA701, more instances than can be counted.
         OrthancError: Orthanc could not say.
     """
     keys = _unique_keys(identifier, default_encoding)
-    level = _level(identifier, root, keys)
+    level = root.level_of(identifier) if strict else _level(identifier, root, keys)
+    if strict:
+        attributes = {tag: Attribute("LO", values) for tag, values in keys.items() if tag != ACCESSION_NUMBER}
+        check_unique_keys(attributes, root, level)
+        keys = {tag: attribute.values for tag, attribute in attributes.items()}
     wanted = _wanted(keys, level)
     entities = [entity.row["ID"] for entity in _entities(client, level, wanted)]
     ids = [

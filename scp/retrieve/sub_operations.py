@@ -38,6 +38,14 @@ class SubOperationFailed(Exception):
     """The instance did not arrive; the text tells the operator why."""
 
 
+def _reason(error: Exception) -> str:
+    """What the operator and the requester may read: texts of others' exceptions could quote values."""
+    if isinstance(error, SubOperationFailed):
+        return str(error)
+    is_ours = isinstance(error, (NoSuitableContext, OrthancError, NotPart10))
+    return f"{type(error).__name__}: {error}" if is_ours else type(error).__name__
+
+
 class SubOperations:
     """Counts the sub-operations of one request and sends its responses."""
 
@@ -47,7 +55,7 @@ class SubOperations:
         self._completed = 0
         self._warning = 0
         self._failed: list[str] = []
-        self._reasons: set[str] = set()
+        self._reasons: dict[str, None] = {}  # in the order of their appearance
 
     @property
     def failed(self) -> int:
@@ -75,15 +83,13 @@ class SubOperations:
                 except AssociationEnded:
                     raise
                 except Exception as error:  # noqa: BLE001 - whatever is wrong with one instance, the others go out
-                    self._log(instance, error)
-                    self.fail([instance])
+                    reason = _reason(error)
+                    self._log(instance, reason)
+                    self.fail([instance], reason)
 
-    def _log(self, instance: Instance, error: Exception) -> None:
+    def _log(self, instance: Instance, reason: str) -> None:
         """One line for each reason: a destination that refuses a class refuses it a thousand times."""
-        is_ours = isinstance(error, (OrthancError, NotPart10, NoSuitableContext, SubOperationFailed))
-        reason = f"{type(error).__name__}: {error}" if is_ours else type(error).__name__  # it could quote values
         if reason not in self._reasons:
-            self._reasons.add(reason)
             log.warning(
                 "sub_operation_failed instance=%s calling_ae_title=%r reason=%s",
                 instance.orthanc_id,
@@ -101,8 +107,9 @@ class SubOperations:
             raise SubOperationFailed(f"status 0x{status:04X}")
         self._report()
 
-    def fail(self, instances: Sequence[Instance]) -> None:
-        """Take note that these did not arrive, and tell the requester."""
+    def fail(self, instances: Sequence[Instance], reason: str) -> None:
+        """Take note that these did not arrive and why, and tell the requester."""
+        self._reasons[reason] = None
         self._failed += [instance.sop_instance_uid for instance in instances]
         self._report()
 
@@ -110,6 +117,8 @@ class SubOperations:
         """Send the final response and return its status."""
         status = self._final_status()
         counters = self._counters()
+        if self._reasons:  # the first: PS3.7 C.4 allows it with warnings and failures
+            counters["ErrorComment"] = next(iter(self._reasons))
         if status != CANCEL:
             del counters["NumberOfRemainingSuboperations"]
         self._request.respond(status, self._failed_list() if status != SUCCESS else None, **counters)

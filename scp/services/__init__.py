@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from config.settings import DicomSettings, ScpSettings
+from scp.administration import Current
 from scp.origins import Origins
 from scp.orthanc_client import OrthancClient
 from scp.query.private_dictionary import private_vrs
@@ -18,18 +19,18 @@ from scp.services.store import StoreService
 from scp.services.worklist import build_worklist_service
 
 
-def build_services(settings: ScpSettings, client: OrthancClient) -> tuple[Service, ...]:
+def build_services(settings: ScpSettings, client: OrthancClient, current: Current) -> tuple[Service, ...]:
     """The services of this worker, ready to serve from any number of threads."""
     dicom = settings.dicom or DicomSettings()
-    worklist = build_worklist_service(settings)
+    worklist = build_worklist_service(settings, current)
     origins = Origins(settings.directory / "origins", client)
     origins.start()
     return (
         ECHO,
         StoreService(client, origins.note).service(),
-        FindService(dicom, client, private_vrs(settings.orthanc.dictionary)).service(),
-        MoveService(dicom, client, connector(dicom)).service(),
-        GetService(dicom, client).service(),
+        FindService(current, client, private_vrs(settings.orthanc.dictionary)).service(),
+        MoveService(current, client, connector(dicom)).service(),
+        GetService(current, client).service(),
         *([worklist] if worklist else []),
         *build_storage_commitment(settings, client),
         *build_performed_procedure(settings),

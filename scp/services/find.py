@@ -3,10 +3,11 @@
 Orthanc finds candidates, `scp.matching` decides, and answers go out while the next candidates are read. Where the
 Standard leaves a choice:
 
-* Every query is relational (PS3.4 C.4.1.3.2): keys of any level may be given. Keys of lower levels ask for entities
-  that contain a match, and the answer holds the values of the first that matches. An empty Modality at STUDY level,
-  which many send and the Standard does not know, is answered with ModalitiesInStudy.
-* An empty stored value matches universal keys only, as with Orthanc, not every key (PS3.4 C.2.2.1.2).
+* Every query is relational (PS3.4 C.4.1.3.2), unless StrictHierarchy: keys of any level may be given. Keys of lower
+  levels ask for entities that contain a match, and the answer holds the values of the first that matches. An empty
+  Modality at STUDY level, which many send and the Standard does not know, is answered with ModalitiesInStudy.
+* An empty stored value matches universal keys only, as with Orthanc, not every key (PS3.4 C.2.2.1.2), unless
+  UnknownValuesMatch.
 * Attributes outside of Orthanc's index are read from one instance's file, for up to `FILES_PER_QUERY` candidates;
   with more candidates they count as unsupported: not matched, not answered, status 0xFF01. Private attributes are
   among them, if the request, Orthanc's `Dictionary` or pydicom's dictionary tells their VR.
@@ -25,12 +26,14 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from config.settings import DicomSettings
+from scp.administration import Current
 from scp.matching import Candidate, Clock, Matcher, MatchingOptions, compile_identifier
 from scp.matching.answer import add_attribute
 from scp.matching.candidate import TIMEZONE_OFFSET_FROM_UTC, PrivateVrs, Undecodable
 from scp.orthanc_client import OrthancClient, OrthancError
 from scp.query.character_set import python_encoding, set_character_set
 from scp.query.encoding import encode_plain
+from scp.query.hierarchy import check_hierarchy
 from scp.query.main_dicom_tags import MainDicomTags, main_dicom_tags
 from scp.query.model import QUERY_RETRIEVE_LEVEL, ROOTS, UNIQUE_KEYS, Level, Root, root_of
 from scp.query.plan import RETRIEVE_AE_TITLE, plan_query, without_ignored_keys
@@ -58,7 +61,7 @@ COMBINED: Final = ((0x00080020, 0x00080030), (0x00080021, 0x00080031))  # study 
 class FindService:
     """Serves C-FIND requests; one for all threads of the worker."""
 
-    settings: DicomSettings
+    settings: Current
     client: OrthancClient
     private_vrs: PrivateVrs = field(default_factory=dict)
 
@@ -84,12 +87,15 @@ class FindService:
 
     def _answer(self, request: Request) -> int:
         """Send the pending responses and return the final status."""
+        settings = self.settings()
         identifier = request.identifier()
         root = root_of(request.context.abstract_syntax)
         level = root.level_of(identifier)
         extensions = request.extended_negotiation.ljust(len(SUPPORTED_EXTENSIONS), b"\0")
-        options = self._options(extensions)
+        options = self._options(settings, extensions)
         keys = _decoded(identifier, options)
+        if settings.strict_hierarchy and not extensions[0]:
+            check_hierarchy(keys.attributes, root, level, self._main_tags)
         plan = plan_query(keys, level, self._main_tags, options, Clock.of(keys, negotiated=bool(extensions[3])))
         identifier = without_ignored_keys(identifier, plan)
         matcher = compile_identifier(identifier, replace(options, supported=plan.supported(with_files=True)))
@@ -97,8 +103,8 @@ class FindService:
         with_files = len(candidates) <= FILES_PER_QUERY
         if plan.in_files and not with_files:
             matcher = compile_identifier(identifier, replace(options, supported=plan.supported(with_files=False)))
-        limit = self.settings.limit_find_instances if level == Level.IMAGE else self.settings.limit_find_results
-        answers = Answers(request, root, level, matcher, self.settings)
+        limit = settings.limit_find_instances if level == Level.IMAGE else settings.limit_find_results
+        answers = Answers(request, root, level, matcher, settings)
         matches = matching_entities(
             self.client,
             plan,
@@ -114,15 +120,15 @@ class FindService:
         # Orthanc stops at its limit before we have judged what it found: there may be more
         return CANCEL if request.is_cancelled or (limit and len(candidates) >= limit) else SUCCESS
 
-    def _options(self, extensions: bytes) -> MatchingOptions:
+    def _options(self, settings: DicomSettings, extensions: bytes) -> MatchingOptions:
         return MatchingOptions(
-            unknown_value_matches=False,
-            case_sensitive_person_names=self.settings.case_sensitive_pn,
+            unknown_value_matches=settings.unknown_values_match,
+            case_sensitive_person_names=settings.case_sensitive_pn,
             combined=COMBINED if extensions[1] else (),
             fuzzy_person_names=bool(extensions[2]),
             empty_value_matching=bool(extensions[5]),
             all_values_required=bool(extensions[6]),
-            default_encoding=python_encoding(self.settings.default_encoding),
+            default_encoding=python_encoding(settings.default_encoding),
             private_vrs=self.private_vrs,
         )
 

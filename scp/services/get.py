@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Final
 
-from config.settings import DicomSettings
+from scp.administration import Current
 from scp.orthanc_client import OrthancClient, OrthancError
 from scp.query.character_set import python_encoding
 from scp.query.model import ROOTS, root_of
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 class GetService:
     """Serves C-GET requests; one for all threads of the worker."""
 
-    settings: DicomSettings
+    settings: Current
     client: OrthancClient
 
     def service(self) -> Service:
@@ -34,16 +35,18 @@ class GetService:
         return Service("C-GET", "C_GET", "allow_get", sop_classes, self.serve, negotiate_relational)
 
     def serve(self, request: Request) -> None:
+        settings = self.settings()
         try:
             root = root_of(request.context.abstract_syntax)
-            encoding = python_encoding(self.settings.default_encoding)
-            instances = select_instances(self.client, request.identifier(), root, encoding)
+            encoding = python_encoding(settings.default_encoding)
+            strict = settings.strict_hierarchy and request.extended_negotiation[:1] != RELATIONAL
+            instances = select_instances(self.client, request.identifier(), root, encoding, strict=strict)
         except (Refusal, OrthancError) as error:
             refuse(request, "get", error)
             return
         modality = request.peer.modality
-        may_transcode = self.settings.transcode_dicom_protocol and (modality is None or modality.allow_transcoding)
-        syntaxes = TransferSyntaxes(self.settings.scu_preferred_transfer_syntax, may_transcode=may_transcode)
+        may_transcode = settings.transcode_dicom_protocol and (modality is None or modality.allow_transcoding)
+        syntaxes = TransferSyntaxes(settings.scu_preferred_transfer_syntax, may_transcode=may_transcode)
         reader = InstanceReader(self.client, syntaxes, request.storable_transfer_syntaxes)
 
         def send(encoded: EncodedInstance) -> int:
@@ -54,6 +57,9 @@ class GetService:
         operations = SubOperations(request, len(instances))
         operations.run(instances, reader.read, send)
         log_end(request, "get", operations.finish(), len(instances), operations.failed)
+
+
+RELATIONAL: Final = b"\1"  # PS3.4 C.5.2.1, byte 1
 
 
 def negotiate_relational(offered: bytes) -> bytes:

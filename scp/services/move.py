@@ -13,7 +13,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from config.settings import DicomSettings, Modality
+from config.settings import Modality
+from scp.administration import Current
 from scp.orthanc_client import OrthancClient, OrthancError
 from scp.query.character_set import python_encoding
 from scp.query.model import ROOTS, root_of
@@ -23,7 +24,7 @@ from scp.retrieve.read_ahead import InstanceReader
 from scp.retrieve.selection import Instance, select_instances
 from scp.retrieve.sub_operations import SubOperations
 from scp.retrieve.transfer_syntax import TransferSyntaxes
-from scp.services.get import log_end, negotiate_relational, refuse
+from scp.services.get import RELATIONAL, log_end, negotiate_relational, refuse
 from scp.statuses import MOVE_DESTINATION_UNKNOWN, SUCCESS, Refusal
 from scp.store_association import AssociationRefused, MoveOriginator
 
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 class MoveService:
     """Serves C-MOVE requests; one for all threads of the worker."""
 
-    settings: DicomSettings
+    settings: Current
     client: OrthancClient
     connect: Connect
 
@@ -43,12 +44,14 @@ class MoveService:
         return Service("C-MOVE", "C_MOVE", "allow_move", sop_classes, self.serve, negotiate_relational)
 
     def serve(self, request: Request) -> None:
+        settings = self.settings()
         try:
             modality = self._destination(str(request.message.MoveDestination or "").strip())
             root = root_of(request.context.abstract_syntax)
-            encoding = python_encoding(self.settings.default_encoding)
-            instances = select_instances(self.client, request.identifier(), root, encoding)
-            if not self.settings.synchronous_c_move:
+            encoding = python_encoding(settings.default_encoding)
+            strict = settings.strict_hierarchy and request.extended_negotiation[:1] != RELATIONAL
+            instances = select_instances(self.client, request.identifier(), root, encoding, strict=strict)
+            if not settings.synchronous_c_move:
                 self._submit(request, modality, instances)
                 return
         except (Refusal, OrthancError) as error:
@@ -64,7 +67,7 @@ class MoveService:
         Raises:
             Refusal: 0xA801, there is none.
         """
-        strict = self.settings.strict_aet_comparison
+        strict = self.settings().strict_aet_comparison
         for modality in self.client.modalities():
             known = modality.ae_title.strip()
             if known == ae_title or (not strict and known.upper() == ae_title.upper()):
@@ -74,9 +77,11 @@ class MoveService:
     def _send(
         self, request: Request, modality: Modality, instances: Sequence[Instance], operations: SubOperations
     ) -> None:
-        may_transcode = self.settings.transcode_dicom_protocol and modality.allow_transcoding
-        syntaxes = TransferSyntaxes(self.settings.scu_preferred_transfer_syntax, may_transcode=may_transcode)
-        originator = MoveOriginator(request.peer.calling_ae_title, int(request.message.MessageID))
+        settings = self.settings()
+        may_transcode = settings.transcode_dicom_protocol and modality.allow_transcoding
+        syntaxes = TransferSyntaxes(settings.scu_preferred_transfer_syntax, may_transcode=may_transcode)
+        message = request.message
+        originator = MoveOriginator(request.peer.calling_ae_title, int(message.MessageID), int(message.Priority))
         for group, contexts in syntaxes.contexts(instances):
             if request.is_cancelled:
                 return
@@ -85,7 +90,7 @@ class MoveService:
                 destination.open()
             except AssociationRefused as error:
                 log.warning("move_destination_failed destination=%r reason=%s", modality.ae_title, error)
-                operations.fail(group)
+                operations.fail(group, str(error))
                 continue
             with destination:
                 reader = InstanceReader(self.client, syntaxes, destination.accepted_transfer_syntaxes)
@@ -95,7 +100,7 @@ class MoveService:
         self.client.submit_store_job(
             modality.name,
             [instance.orthanc_id for instance in instances],
-            modality.local_ae_title or self.settings.ae_title,
+            modality.local_ae_title or self.settings().ae_title,
             request.peer.calling_ae_title,
             int(request.message.MessageID),
         )

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 
 from config.settings import DicomSettings, ScpSettings
-from scp.modalities import modalities_of
+from scp.administration import modalities_of
 from scp.orthanc_client import OrthancClient
 from scp.request import Request, Service
 from scp.statuses import (

@@ -22,6 +22,7 @@ from typing import Final
 from pydicom.uid import UID
 
 from config.settings import DicomSettings, ScpSettings
+from scp.administration import Current
 from scp.matching import Candidate, Clock, Matcher, MatchingOptions, compile_identifier
 from scp.matching.answer import add_attribute
 from scp.matching.candidate import TIMEZONE_OFFSET_FROM_UTC
@@ -51,8 +52,8 @@ class WorklistService:
     """Serves worklist queries; one for all threads of the worker."""
 
     source: WorklistSource
+    settings: Current
     options: MatchingOptions
-    default_encoding: str  # Orthanc's name
     filter_issuer_aet: bool
     limit_answers: int  # 0 = none
 
@@ -82,7 +83,8 @@ class WorklistService:
         """Send the pending responses and return the final status."""
         identifier = request.identifier()
         extensions = request.extended_negotiation.ljust(len(SUPPORTED_EXTENSIONS), b"\0")
-        options = replace(self.options, fuzzy_person_names=bool(extensions[2]))
+        encoding = python_encoding(self.settings().default_encoding)
+        options = replace(self.options, fuzzy_person_names=bool(extensions[2]), default_encoding=encoding)
         matcher = compile_identifier(identifier, options)
         keys = Candidate.of(identifier, options.default_encoding, options.private_vrs)
         clock = Clock.of(keys, negotiated=bool(extensions[3]))
@@ -111,36 +113,36 @@ class WorklistService:
         timezone = entry.attributes.get(TIMEZONE_OFFSET_FROM_UTC)
         if timezone:  # PS3.4 K.4.1.1.3.2: the times of the answer are by this clock
             add_attribute(answer, TIMEZONE_OFFSET_FROM_UTC, timezone)
-        set_character_set(answer, self.default_encoding)
+        set_character_set(answer, self.settings().default_encoding)
         request.respond(PENDING if matcher.supports(entry) else PENDING_WARNING, answer)
 
 
-def build_worklist_service(settings: ScpSettings) -> Service | None:
+def build_worklist_service(settings: ScpSettings, current: Current) -> Service | None:
     """The service as configured; None without a source: the SOP class is not offered then, as with Orthanc."""
     dicom = settings.dicom or DicomSettings()
-    encoding = python_encoding(dicom.default_encoding)
-    sources = tuple(_sources(settings, Limits.of(dicom), encoding))
+    sources = tuple(_sources(settings, current, Limits.of(dicom)))
     if not sources:
         return None
     options = MatchingOptions(
         unknown_value_matches=False,
         case_sensitive_person_names=dicom.case_sensitive_pn,
         combined=(START,),
-        default_encoding=encoding,
         supported=SUPPORTED,
         private_vrs=private_vrs(settings.orthanc.dictionary),
     )
     worklists = settings.worklists
     source = sources[0] if len(sources) == 1 else SeveralSources(*sources)
-    return WorklistService(
-        source, options, dicom.default_encoding, worklists.filter_issuer_aet, worklists.limit_answers
-    ).service()
+    return WorklistService(source, current, options, worklists.filter_issuer_aet, worklists.limit_answers).service()
 
 
-def _sources(settings: ScpSettings, limits: Limits, encoding: str) -> Iterator[WorklistSource]:
+def _sources(settings: ScpSettings, current: Current, limits: Limits) -> Iterator[WorklistSource]:
     """What is configured. A folder is read ahead at once, so that the first query does not wait for all of it."""
     worklists = settings.worklists
     if worklists.directory is not None:
+
+        def encoding() -> str:
+            return python_encoding(current().default_encoding)
+
         folder = WorklistFolder(worklists.directory, limits, encoding, private_vrs(settings.orthanc.dictionary))
         threading.Thread(target=_read_ahead, args=(folder,), name="worklist-read-ahead", daemon=True).start()
         yield folder

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -79,24 +79,23 @@ class Negotiated:
 class Negotiator:
     """Answers proposals; made once per worker, used by all its threads."""
 
-    def __init__(self, settings: DicomSettings, services: Iterable[Service]) -> None:
+    def __init__(self, settings: Callable[[], DicomSettings], services: Iterable[Service]) -> None:
+        """`settings` are asked for each association: they may change."""
         services = tuple(services)
+        self._settings = settings
         self._others = {str(uid) for service in services if service.dimse != "C_STORE" for uid in service.sop_classes}
         self._extended = {
             str(uid): service.negotiate for service in services if service.negotiate for uid in service.sop_classes
         }
-        has_store = any(service.dimse == "C_STORE" for service in services)
-        self._storage = _storage_classes(settings) if has_store else frozenset()
-        self._promiscuous = has_store and settings.unknown_sop_class_accepted
-        self._rejected_classes = _matcher(settings.rejected_sop_classes)
-        self._accepted_syntaxes = _matcher(settings.accepted_transfer_syntaxes)
-        self._rejected_syntaxes = _matcher(settings.rejected_transfer_syntaxes)
+        self._has_store = any(service.dimse == "C_STORE" for service in services)
+        self._rules: _StorageRules | None = None
 
     def negotiate(self, request: AssociateRequest) -> Negotiated:
         """Decide every context `request` proposes; none accepted is a valid outcome, as in Orthanc."""
         outcome = Negotiated()
+        rules = self._storage_rules()
         for proposal in request.contexts:
-            result, syntax, is_storage = self._decide(proposal)
+            result, syntax, is_storage = self._decide(proposal, rules)
             role = request.roles.get(proposal.abstract_syntax)
             if result == ACCEPTED and role is not None and self._grants_roles(proposal, is_storage=is_storage):
                 outcome.roles[proposal.abstract_syntax] = role
@@ -115,24 +114,27 @@ class Negotiator:
         outcome.extended = self._answer_extended(request.extended)
         return outcome
 
-    def _decide(self, proposal: ContextProposal) -> tuple[int, str, bool]:
+    def _storage_rules(self) -> _StorageRules:
+        settings, rules = self._settings(), self._rules
+        if rules is None or rules.settings is not settings:
+            rules = self._rules = _StorageRules(settings, offered=self._has_store)
+        return rules
+
+    def _decide(self, proposal: ContextProposal, rules: _StorageRules) -> tuple[int, str, bool]:
         uid, proposed = proposal.abstract_syntax, proposal.transfer_syntaxes
         syntax: str | None
         if uid in self._others:
             syntax = next((candidate for candidate in _PREFERENCE if candidate in proposed), None)
             is_storage = False
-        elif uid in self._storage or (self._promiscuous and not self._rejected_classes(uid)):
-            order = proposed if uid in self._storage else sorted(proposed, key=_uncompressed_first)
-            syntax = next(filter(self._accepts_syntax, order), None)
+        elif rules.accepts_class(uid):
+            order = proposed if rules.knows_class(uid) else sorted(proposed, key=_uncompressed_first)
+            syntax = next(filter(rules.accepts_syntax, order), None)
             is_storage = True
         else:
             return ABSTRACT_SYNTAX_NOT_SUPPORTED, proposed[0], False
         if syntax is None:
             return TRANSFER_SYNTAXES_NOT_SUPPORTED, proposed[0], is_storage
         return ACCEPTED, str(syntax), is_storage
-
-    def _accepts_syntax(self, uid: str) -> bool:
-        return self._accepted_syntaxes(uid) and not self._rejected_syntaxes(uid)
 
     @staticmethod
     def _grants_roles(proposal: ContextProposal, *, is_storage: bool) -> bool:
@@ -142,18 +144,40 @@ class Negotiator:
         return {uid: self._extended[uid](information) for uid, information in proposed.items() if uid in self._extended}
 
 
+class _StorageRules:
+    """What some settings say about storage."""
+
+    def __init__(self, settings: DicomSettings, *, offered: bool) -> None:
+        self.settings = settings
+        self._classes = _storage_classes(settings) if offered else frozenset()
+        self._promiscuous = offered and settings.unknown_sop_class_accepted
+        self._rejected_classes = uid_matcher(settings.rejected_sop_classes)
+        self._accepted_syntaxes = uid_matcher(settings.accepted_transfer_syntaxes)
+        self._rejected_syntaxes = uid_matcher(settings.rejected_transfer_syntaxes)
+
+    def knows_class(self, uid: str) -> bool:
+        return uid in self._classes
+
+    def accepts_class(self, uid: str) -> bool:
+        return uid in self._classes or (self._promiscuous and not self._rejected_classes(uid))
+
+    def accepts_syntax(self, uid: str) -> bool:
+        return self._accepted_syntaxes(uid) and not self._rejected_syntaxes(uid)
+
+
 def _storage_classes(settings: DicomSettings) -> frozenset[str]:
     """The storage SOP classes of AcceptedSopClasses and RejectedSopClasses; literal ones need not be known to us."""
-    rejected = _matcher(settings.rejected_sop_classes)
+    rejected = uid_matcher(settings.rejected_sop_classes)
     if not settings.accepted_sop_classes:
         return frozenset(uid for uid in STORAGE_SOP_CLASSES if not rejected(uid))
-    accepted = _matcher(settings.accepted_sop_classes)
+    accepted = uid_matcher(settings.accepted_sop_classes)
     literal = {pattern for pattern in settings.accepted_sop_classes if not set(pattern) & set("*?")}
     known = {uid for uid in STORAGE_SOP_CLASSES if accepted(uid)} | literal
     return frozenset(uid for uid in known if not rejected(uid))
 
 
-def _matcher(patterns: Iterable[str]) -> functools.partial[bool]:
+def uid_matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a UID is like one of the patterns, in which `*` and `?` are wild cards."""
     expressions = "|".join(fnmatch.translate(pattern) for pattern in patterns)
     return functools.partial(_matches, re.compile(expressions) if expressions else None)
 

@@ -21,7 +21,6 @@ from scp.upper_layer.negotiation import NegotiatedContext
 _C_STORE_RQ: Final = 0x0001
 _N_EVENT_REPORT_RQ: Final = 0x0100
 _LONGEST_COMMENT: Final = 64  # characters, VR LO
-_MEDIUM: Final = 0  # Priority, PS3.7 E.1
 
 
 class ServedRequest:
@@ -93,7 +92,7 @@ class ServedRequest:
         command: CommandSet = {
             "AffectedSOPClassUID": sop_class_uid,
             "CommandField": _C_STORE_RQ,
-            "Priority": _MEDIUM,
+            "Priority": int(self._message.Priority),  # PS3.4 C.4.3.3.1: that of the C-GET
             "AffectedSOPInstanceUID": sop_instance_uid,
         }
         return _status(self.association.exchange(context.context_id, command, encoded))

@@ -17,7 +17,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -53,7 +53,11 @@ class WorklistFolder:
     """The entries of one folder. Thread-safe: one thread lists the folder, those that asked before share its result."""
 
     def __init__(
-        self, directory: Path, limits: Limits, default_encoding: str, private_vrs: PrivateVrs = NO_PRIVATE_VRS
+        self,
+        directory: Path,
+        limits: Limits,
+        default_encoding: Callable[[], str],
+        private_vrs: PrivateVrs = NO_PRIVATE_VRS,
     ) -> None:
         self._directory = directory
         self._limits = limits
@@ -61,6 +65,7 @@ class WorklistFolder:
         self._private_vrs = private_vrs
         self._lock = threading.Lock()
         self._listed_at = float("-inf")  # when the last listing began; monotonic
+        self._encoding = ""  # what the files are decoded with where they name none
         self._files: dict[str, _ParsedFile] = {}
         self._entries: Sequence[Candidate] = ()
 
@@ -80,6 +85,8 @@ class WorklistFolder:
             raise SourceUnavailable(f"the worklist folder cannot be listed: {error.strerror}") from error
         if len(found) > MAXIMUM_FILES:
             raise SourceUnavailable(f"the worklist folder holds more than {MAXIMUM_FILES} files")
+        if self._encoding != self._default_encoding():
+            self._encoding, self._files = self._default_encoding(), {}
         files = {}
         for name, stamp in found.items():
             known = self._files.get(name)
@@ -118,7 +125,7 @@ class WorklistFolder:
             if _stamp(path.stat()) != stamp:
                 return known
             data_set = read_worklist_file(content, self._limits)
-            decoded = Candidate.of(data_set, self._default_encoding, self._private_vrs)
+            decoded = Candidate.of(data_set, self._encoding, self._private_vrs)
             return _ParsedFile(stamp, entries_of(decoded))
         except FileNotFoundError:
             return None

@@ -11,14 +11,15 @@ from typing import Any
 
 from config.child_process import ParentLine
 from config.logging_setup import set_up_logging
-from config.settings import Settings
+from config.settings import DicomSettings, ScpSettings
+from scp.administration import CurrentSettings
 from scp.request import Service
 from scp.worker import CannotStart, Worker
 from tests.fakes.sink_services import services
 
 
-def _build(_settings: Settings, launch: dict[str, Any]) -> tuple[Iterable[Service], None]:
-    return services(discard=bool(launch.get("Discard"))), None
+def _build(settings: ScpSettings, launch: dict[str, Any]) -> tuple[Iterable[Service], CurrentSettings]:
+    return services(discard=bool(launch.get("Discard"))), CurrentSettings(settings.dicom or DicomSettings(), None)
 
 
 def main() -> None:

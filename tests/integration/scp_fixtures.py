@@ -55,6 +55,12 @@ class LocalOrthanc:
         with urlopen(request, timeout=60) as response:  # noqa: S310 - always http
             return json.loads(response.read() or b"null")
 
+    def put_text(self, path: str, text: str) -> None:
+        """PUT, with an answer that is no JSON."""
+        request = Request(f"http://127.0.0.1:{self.http_port}{path}", text.encode(), method="PUT")
+        with urlopen(request, timeout=60) as response:  # noqa: S310 - always http
+            response.read()
+
     def store(self, content: bytes) -> str:
         """Orthanc's identifier of a Part 10 file posted to it."""
         return str(self.request("/instances", content)["ID"])
@@ -79,7 +85,12 @@ class ScpWorker:
     """`python -m scp` with the settings given, its parent being the test."""
 
     def __init__(
-        self, folder: Path, http_port: int, dicom: DicomSettings, worklists: WorklistSettings | None = None
+        self,
+        folder: Path,
+        http_port: int,
+        dicom: DicomSettings,
+        worklists: WorklistSettings | None = None,
+        dictionary: Mapping[str, tuple[str | int, ...]] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "scp.log"
@@ -88,7 +99,7 @@ class ScpWorker:
             self.port: int = listener.getsockname()[1]
             settings = ScpSettings(
                 directory=folder / "spool",
-                orthanc=OrthancSettings(url=f"http://127.0.0.1:{http_port}"),
+                orthanc=OrthancSettings(url=f"http://127.0.0.1:{http_port}", dictionary=dict(dictionary or {})),
                 dicom=dicom,
                 worklists=worklists or WorklistSettings(),
             )
@@ -106,6 +117,7 @@ class ScpWorker:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 pass_fds=[listener.fileno()],
+                env={**os.environ, "TZ": "UTC"},
             )
             self._send(launch)
         assert self._process.stdout is not None

@@ -286,7 +286,7 @@ def test_no_match_is_lost_in_orthancs_index(
         identifier.QueryRetrieveLevel = "STUDY"
         setattr(identifier, keyword, value)
         request = RecordedRequest(None, STUDY_FIND, keys=identifier)
-        FindService(DicomSettings(), client).serve(request)
+        FindService(DicomSettings, client).serve(request)
         assert request.final.status == 0x0000
         return sorted(
             r.identifier.StudyInstanceUID for r in request.responses[:-1] if isinstance(r.identifier, Dataset)

@@ -15,7 +15,7 @@ def modality(name: str, ae_title: str, host: str, **flags: bool) -> Modality:
 
 
 def access(*modalities: Modality, **settings: Any) -> AccessControl:
-    return AccessControl(DicomSettings(**settings), lambda: modalities)
+    return AccessControl(lambda: DicomSettings(modalities=modalities, **settings))
 
 
 def test_anybody_may_associate_while_anything_is_open_to_all() -> None:
@@ -84,7 +84,7 @@ def test_the_peer_is_the_modality_with_its_address() -> None:
 
 def test_a_change_of_the_table_counts_at_once() -> None:
     table: list[Modality] = []
-    control = AccessControl(DicomSettings(**NOTHING_OPEN), lambda: table)
+    control = AccessControl(lambda: DicomSettings(modalities=tuple(table), **NOTHING_OPEN))
     assert not control.accepts_calling("CT1", "h")
     table.append(modality("ct", "CT1", "h"))
     assert control.accepts_calling("CT1", "h")

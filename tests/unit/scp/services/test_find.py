@@ -45,7 +45,7 @@ def find(
         request.is_cancelled = len(request.responses) >= cancel_after
 
     request = RecordedRequest(None, root, keys=identifier, extended_negotiation=extended, on_respond=cancel)
-    FindService(settings or DicomSettings(), orthanc or FakeOrthanc(ARCHIVE)).serve(request)
+    FindService(lambda: settings or DicomSettings(), orthanc or FakeOrthanc(ARCHIVE)).serve(request)
     return request
 
 
@@ -203,6 +203,70 @@ def test_a_timezone_that_is_none_is_a900_when_negotiated() -> None:
     assert find("STUDY", keys).final.status == SUCCESS
 
 
+@pytest.mark.parametrize(
+    ("level", "root", "keys"),
+    [
+        ("SERIES", STUDY_ROOT, {"SeriesInstanceUID": ""}),
+        ("SERIES", STUDY_ROOT, {"StudyInstanceUID": "", "SeriesInstanceUID": ""}),
+        ("SERIES", STUDY_ROOT, {"StudyInstanceUID": ["1.1", "1.2"], "SeriesInstanceUID": ""}),
+        ("STUDY", PATIENT_ROOT, {"PatientID": "P*", "StudyInstanceUID": ""}),
+        ("SERIES", STUDY_ROOT, {"StudyInstanceUID": "1.1"}),
+        ("STUDY", STUDY_ROOT, {"StudyInstanceUID": "", "Modality": "CT"}),
+        ("STUDY", STUDY_ROOT, {"StudyInstanceUID": "", "SeriesInstanceUID": "1.1.1"}),
+        ("STUDY", PATIENT_ROOT, {"PatientID": "P1", "StudyInstanceUID": "", "PatientName": "DOE*"}),
+    ],
+)
+def test_ps34_c_4_1_2_1_strict_hierarchy_refuses_what_was_not_negotiated(
+    level: str, root: str, keys: dict[str, Any]
+) -> None:
+    strict = DicomSettings(strict_hierarchy=True)
+    request = find(level, keys, root=root, settings=strict)
+    assert request.statuses == [0xA900]
+    assert "StrictHierarchy" in str(request.final.fields["ErrorComment"])
+    assert find(level, keys, root=root, settings=strict, extended=b"\1").final.status == SUCCESS
+    assert find(level, keys, root=root).final.status == SUCCESS, "as with Orthanc"
+
+
+def test_ps34_c_4_1_2_1_strict_hierarchy_takes_baseline_queries() -> None:
+    strict = DicomSettings(strict_hierarchy=True)
+    study = {"StudyInstanceUID": "", "PatientName": "DOE*", "StudyDate": "", "Modality": ""}
+    assert len(answers(find("STUDY", study, settings=strict))) == 2
+    images = {"PatientID": "P1", "StudyInstanceUID": "1.1", "SeriesInstanceUID": "1.1.1", "SOPInstanceUID": ""}
+    assert len(answers(find("IMAGE", images, root=PATIENT_ROOT, settings=strict))) == 2
+
+
+def test_ps34_c_2_2_1_2_unknown_values_match_every_key_when_configured() -> None:
+    """Orthanc's index cannot tell them: it is asked for nothing that may be empty."""
+    orthanc = FakeOrthanc(ARCHIVE)
+    keys = {"AccessionNumber": "A1", "StudyInstanceUID": ["1.1", "1.2"], "StudyDate": "20240301"}
+    settings = DicomSettings(unknown_values_match=True)
+    assert values(find("STUDY", keys, settings=settings, orthanc=orthanc), "StudyInstanceUID") == ["1.2"]
+    (query,) = (asked[2] for asked in orthanc.requests if asked[0] == "find")
+    assert list(query) == ["0020,000d"]
+    assert values(find("STUDY", keys), "StudyInstanceUID") == []
+
+
+def test_ps34_c_4_1_3_1_a_cancel_is_honoured_while_nothing_matches() -> None:
+    many = [
+        instance(StudyInstanceUID=f"5.{n}", SeriesInstanceUID=f"5.{n}", SOPInstanceUID=f"5.{n}") for n in range(900)
+    ]
+    orthanc = FakeOrthanc(many)
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = "STUDY"
+    identifier.StudyTime = "2300"
+    request = RecordedRequest(None, STUDY_ROOT, keys=identifier)
+    describe = orthanc.resources
+
+    def cancel(*arguments: Any, **more: Any) -> list[dict[str, Any]]:
+        request.is_cancelled = True
+        return describe(*arguments, **more)
+
+    orthanc.resources = cancel  # type: ignore[method-assign]
+    FindService(DicomSettings, orthanc).serve(request)
+    assert request.statuses == [CANCEL]
+    assert sum(asked[2] for asked in orthanc.requests if asked[0] == "resources") < 200
+
+
 # --- PS3.4 Table C.3-1: computed attributes
 
 
@@ -294,12 +358,12 @@ def test_private_attributes_are_keys_by_their_creator(decoded: bool, monkeypatch
     identifier.private_block(0x0011, "ACME 1.1", create=True).add_new(0x01, "UN", "Röhre ?".encode())
     request = RecordedRequest(None, STUDY_ROOT, keys=identifier)
     vrs = private_vrs({"0011,1001": ("LO", "TubeSerial", 1, 1, "ACME 1.1"), "0014,1020": ("DA", "Expiry", 1, 1)})
-    FindService(DicomSettings(), orthanc, vrs).serve(request)
+    FindService(DicomSettings, orthanc, vrs).serve(request)
     found = {a.StudyInstanceUID: a.private_block(0x0011, "ACME 1.1")[0x01].value for a in answers(request)}
     assert found == {"7.0": "Röhre 0", "7.1": "Röhre 1"}
     identifier.private_block(0x0011, "ACME 1.1")[0x01].value = "Röhre 1".encode()
     request = RecordedRequest(None, STUDY_ROOT, keys=identifier)
-    FindService(DicomSettings(), orthanc, vrs).serve(request)
+    FindService(DicomSettings, orthanc, vrs).serve(request)
     assert values(request, "StudyInstanceUID") == ["7.1"]
 
 
@@ -350,7 +414,7 @@ def test_ps34_table_c_4_1_an_identifier_that_cannot_be_decoded_gets_its_status()
             raise Refusal(CANNOT_UNDERSTAND, "identifier is no data set")
 
     request = Undecodable(None, STUDY_ROOT)
-    FindService(DicomSettings(), FakeOrthanc(ARCHIVE)).serve(request)
+    FindService(DicomSettings, FakeOrthanc(ARCHIVE)).serve(request)
     assert request.statuses == [0xC000]
 
 
@@ -394,7 +458,7 @@ def test_memory_and_requests_do_not_grow_with_the_answers() -> None:
     identifier = Dataset()
     identifier.QueryRetrieveLevel = "STUDY"
     request = RecordedRequest(None, STUDY_ROOT, keys=identifier, on_respond=note)
-    FindService(DicomSettings(), orthanc).serve(request)
+    FindService(DicomSettings, orthanc).serve(request)
     assert request.statuses == [*[PENDING] * 300, SUCCESS]
     assert described[0] <= 50 + 100, "the first batch, and the next one ahead of time"
     assert len([asked for asked in orthanc.requests if asked[0] == "resources"]) == 3

@@ -112,6 +112,7 @@ def move(
     level: str = "STUDY",
     to: str = "VIEWER",
     root: str = STUDY_MOVE,
+    priority: int = 0,
     settings: DicomSettings | None = None,
     modality: Modality = VIEWER,
     on_respond: Callable[[RecordedRequest], None] = lambda _request: None,
@@ -125,8 +126,9 @@ def move(
     message = C_MOVE()
     message.MessageID = 77
     message.MoveDestination = to
+    message.Priority = priority
     request = RecordedRequest(message, root, keys=identifier, on_respond=on_respond)
-    MoveService(settings or DicomSettings(), orthanc, destination or FakeDestination()).serve(request)  # type: ignore[arg-type] # a fake has no socket
+    MoveService(lambda: settings or DicomSettings(), orthanc, destination or FakeDestination()).serve(request)  # type: ignore[arg-type] # a fake has no socket
     return request
 
 
@@ -237,6 +239,7 @@ def test_ps34_table_c_4_2_one_failed_instance_does_not_end_the_others() -> None:
     request = move(FakeOrthanc(series(5)), destination)
     assert (request.final.status, counters(request)) == (WARNING, (None, 4, 1, 0))
     assert failed_uids(request) == ["1.1.1.2"]
+    assert request.final.fields["ErrorComment"] == "status 0xA700"
     assert all(response.identifier is None for response in request.responses[:-1])
 
 
@@ -270,6 +273,7 @@ def test_ps34_table_c_4_2_an_unknown_destination_is_a801() -> None:
 def test_a_destination_that_refuses_fails_every_sub_operation(caplog: pytest.LogCaptureFixture) -> None:
     request = move(FakeOrthanc(series(3)), FakeDestination(refuses=True))
     assert (request.final.status, counters(request)) == (FAILED, (None, 0, 3, 0))
+    assert request.final.fields["ErrorComment"] == "cannot connect: Connection refused"
     (line,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
     assert line == "move_destination_failed destination='VIEWER' reason=cannot connect: Connection refused"
 
@@ -312,6 +316,29 @@ def test_ps37_9_1_1_1_the_move_originator_is_the_requester() -> None:
     destination = FakeDestination()
     move(FakeOrthanc(series(2)), destination)
     assert destination.originators == {MoveOriginator("WORKSTATION", 77)}
+
+
+@pytest.mark.parametrize("priority", [0, 1, 2])
+def test_ps34_c_4_2_3_1_sub_operations_have_the_priority_of_the_move(priority: int) -> None:
+    destination = FakeDestination()
+    move(FakeOrthanc(series(1)), destination, priority=priority)
+    assert destination.originators == {MoveOriginator("WORKSTATION", 77, priority)}
+
+
+@pytest.mark.parametrize(
+    ("level", "keys", "status"),
+    [
+        ("SERIES", {"StudyInstanceUID": "1.1", "SeriesInstanceUID": "1.1.1"}, SUCCESS),
+        ("SERIES", {"SeriesInstanceUID": "1.1.1"}, 0xA900),
+        ("SERIES", {"StudyInstanceUID": ["1.1", "1.2"], "SeriesInstanceUID": "1.1.1"}, 0xA900),
+        ("STUDY", {"AccessionNumber": "A1"}, 0xA900),
+        ("", {"StudyInstanceUID": "1.1"}, 0xA900),
+    ],
+)
+def test_ps34_c_4_2_2_1_strict_hierarchy(level: str, keys: dict[str, Any], status: int) -> None:
+    strict = DicomSettings(strict_hierarchy=True)
+    assert move(FakeOrthanc(series(2)), keys=keys, level=level, settings=strict).final.status == status
+    assert move(FakeOrthanc(series(2)), keys=keys, level=level).final.status == SUCCESS
 
 
 def test_an_association_lost_once_is_opened_again_for_the_same_instance() -> None:
@@ -451,7 +478,7 @@ def get(
         return answer
 
     request = RecordedRequest(None, STUDY_GET, keys=identifier, storable=storable, on_store=store)
-    GetService(DicomSettings(), orthanc).serve(request)
+    GetService(DicomSettings, orthanc).serve(request)
     return request, received
 
 

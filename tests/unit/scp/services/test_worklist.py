@@ -37,14 +37,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR")  # pydico
 def service(
     folder: Path, dicom: dict[str, Any] | None = None, orthanc: OrthancSettings | None = None, **options: Any
 ) -> Service:
-    built = build_worklist_service(
-        ScpSettings(
-            directory=folder,
-            dicom=DicomSettings(**(dicom or {})),
-            orthanc=orthanc or OrthancSettings(),
-            worklists=WorklistSettings(directory=folder, **options),
-        )
+    settings = ScpSettings(
+        directory=folder,
+        dicom=DicomSettings(**(dicom or {})),
+        orthanc=orthanc or OrthancSettings(),
+        worklists=WorklistSettings(directory=folder, **options),
     )
+    built = build_worklist_service(settings, lambda: DicomSettings(**(dicom or {})))
     assert built
     return built
 
@@ -93,7 +92,7 @@ class TestK41Service:
         assert [[step.ScheduledProcedureStepID for step in steps] for steps in sequences] == [["SPS1"], ["SPS2"]]
 
     def test_is_not_offered_without_a_folder(self, tmp_path: Path) -> None:
-        assert build_worklist_service(ScpSettings(directory=tmp_path)) is None
+        assert build_worklist_service(ScpSettings(directory=tmp_path), DicomSettings) is None
 
     def test_k511_extended_negotiation(self, tmp_path: Path) -> None:
         negotiate = service(tmp_path).negotiate
@@ -429,8 +428,8 @@ class TestCancel:
         real = service(tmp_path).serve.__self__  # type: ignore[attr-defined]  # the service behind the bound method
         worklist.WorklistService(
             source=type("Source", (), {"entries": lambda _self, _selection: Endless()})(),
+            settings=DicomSettings,
             options=real.options,
-            default_encoding="Latin1",
             filter_issuer_aet=False,
             limit_answers=0,
         ).serve(request)

@@ -49,7 +49,7 @@ def dispatch(
     serve: Callable[[Request], None], folder: Path, uid: str = CT, **fields: Any
 ) -> tuple[list[int], Dispatcher, list[CommandSet]]:
     service = Service("C-X", NAMES[uid], "allow_store" if uid == CT else "allow_find", (uid,), serve)  # type: ignore[arg-type]
-    access = AccessControl(SETTINGS, lambda: ())
+    access = AccessControl(lambda: SETTINGS)
     budget = MemoryBudget(1000)
     dispatcher = Dispatcher([service], access=access, limits=Limits.of(SETTINGS), folder=folder, budget=budget)
     association = RecordingAssociation()

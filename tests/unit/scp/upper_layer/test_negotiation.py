@@ -32,7 +32,7 @@ def negotiate(
 ) -> Negotiated:
     request = AssociateRequest(1, "ISEN", "CT1", b"", roles=roles or {})
     request.contexts = [ContextProposal(2 * n + 1, uid, syntaxes) for n, (uid, syntaxes) in enumerate(proposals)]
-    return Negotiator(DicomSettings(**settings), services()).negotiate(request)
+    return Negotiator(lambda: DicomSettings(**settings), services()).negotiate(request)
 
 
 def outcome(uid: str, *syntaxes: str, **settings: Any) -> tuple[int, str]:

@@ -31,7 +31,7 @@ SPS = 0x00400100
 
 @pytest.fixture
 def source(tmp_path: Path) -> WorklistFolder:
-    return WorklistFolder(tmp_path, LIMITS, "latin_1")
+    return WorklistFolder(tmp_path, LIMITS, lambda: "latin_1")
 
 
 def patient_ids(source: WorklistFolder) -> list[str]:
@@ -87,14 +87,14 @@ class TestWhatIsRead:
         (tmp_path / "real").mkdir()
         make_worklist_file(tmp_path / "real" / "a.wl", PatientID="P")
         (tmp_path / "link").symlink_to("real")
-        assert patient_ids(WorklistFolder(tmp_path / "link", LIMITS, "latin_1")) == ["P"]
+        assert patient_ids(WorklistFolder(tmp_path / "link", LIMITS, lambda: "latin_1")) == ["P"]
 
     def test_the_default_encoding_where_no_character_set_is_named(self, tmp_path: Path) -> None:
         entry = worklist_entry(SpecificCharacterSet=None)
         with_bytes(entry, "PatientName", "Łukasz^Józef".encode("iso8859_2"))
         entry["PatientName"].VR = "PN"
         write_worklist_file(tmp_path / "a.wl", entry)
-        (decoded,) = WorklistFolder(tmp_path, LIMITS, "iso8859_2").entries()
+        (decoded,) = WorklistFolder(tmp_path, LIMITS, lambda: "iso8859_2").entries()
         assert decoded.attributes[0x00100010].values == ("Łukasz^Józef",)
 
 
@@ -210,9 +210,9 @@ class TestFilesThatCannotBeUsed:
     def test_a_deflated_file_that_would_fill_the_memory_is_refused(self, tmp_path: Path) -> None:
         entry = worklist_entry(PatientComments="x" * 100_000)
         write_worklist_file(tmp_path / "a.wl", entry, DeflatedExplicitVRLittleEndian)
-        assert WorklistFolder(tmp_path, LIMITS, "latin_1").entries()
+        assert WorklistFolder(tmp_path, LIMITS, lambda: "latin_1").entries()
         limits = replace(LIMITS, maximum_inflated_length=100_000)
-        assert not WorklistFolder(tmp_path, limits, "latin_1").entries()
+        assert not WorklistFolder(tmp_path, limits, lambda: "latin_1").entries()
 
     def test_no_permission(
         self,
@@ -295,7 +295,7 @@ class TestChanges:
 
     def test_a_folder_that_cannot_be_listed_is_no_empty_worklist(self, tmp_path: Path) -> None:
         """Raises: SourceUnavailable."""
-        source = WorklistFolder(tmp_path / "absent", LIMITS, "latin_1")
+        source = WorklistFolder(tmp_path / "absent", LIMITS, lambda: "latin_1")
         with pytest.raises(SourceUnavailable, match="cannot be listed"):
             source.entries()
         (tmp_path / "absent").mkdir()
