@@ -20,6 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from config.settings import DicomSettings
 from scp.matching import Candidate
 from scp.matching.candidate import Undecodable
+from scp.matching.decoding import read_candidate
 from scp.matching.temporal import DAY, parse_date
 from scp.statuses import Refusal
 from scp.upper_layer.identifier import decode_identifier, encode_identifier
@@ -92,7 +93,7 @@ def candidate_of(encoded: bytes) -> Candidate:
         Undecodable: the same, in a sequence.
         IncompleteEntry: it lacks an attribute of type 1.
     """
-    (candidate,) = entries_of(Candidate.of(read_data_set(encoded), "utf8"))
+    (candidate,) = entries_of(read_candidate(encoded, ExplicitVRLittleEndian, LIMITS, "utf8"))
     return candidate
 
 
