@@ -23,10 +23,8 @@ _FOREIGN_STORAGE = {  # sections of other storage plugins: whether they are on w
     "DelayedDeletion": False,
     "GoogleCloudStorage": True,
 }
-_FOREIGN_WORKLISTS = (  # options of Orthanc's newer worklist plugin without a counterpart here
+_FOREIGN_WORKLISTS = (  # options of Orthanc's newer worklist plugin without effect on a folder of files
     "DeleteWorklistsDelay",
-    "DeleteWorklistsOnStableStudy",
-    "HousekeepingInterval",
     "LogMatchedWorklistIds",
     "SetStudyInstanceUidIfMissing",
 )
@@ -164,7 +162,7 @@ def _worklists(root: Section, isen: Section, findings: Findings) -> WorklistSett
         section, enabled = root.inner("Worklists", findings), False
         for name in _FOREIGN_WORKLISTS:
             if name in section.options and section.options.get("Enable") is True:
-                findings.warn(section.at(name), "is ignored")
+                findings.warn(section.at(name), "is ignored: it does not concern a folder of *.wl files")
     else:
         return WorklistSettings()
     if not section.get("Enable", bool, default=enabled, findings=findings):
@@ -174,11 +172,17 @@ def _worklists(root: Section, isen: Section, findings: Findings) -> WorklistSett
             section.at("SaveInOrthancDatabase"),
             "is not supported; keep the list in a folder of Isen's own: Isen.Worklists.ManagedDirectory",
         )
-    return _worklist_folder(section, root, findings)
+    return _worklist_folder(section, root, findings, is_orthancs="Worklists" not in isen.options)
 
 
-def _worklist_folder(section: Section, root: Section, findings: Findings) -> WorklistSettings | None:
+def _worklist_folder(
+    section: Section, root: Section, findings: Findings, *, is_orthancs: bool
+) -> WorklistSettings | None:
     derived: dict[str, tuple[str, Any]] = {}
+    name = "DeleteWorklistsOnStableStudy"
+    if is_orthancs and name not in section.options:
+        # the default of the plugin that knows Directory; the older one knows Database only, and deletes nothing
+        derived[name] = (section.at(name), "Directory" in section.options)
     if "Database" in section.options:
         if "Directory" in section.options:
             findings.refuse(section.at("Database"), "is another name of Directory; write only one of them")

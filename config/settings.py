@@ -243,6 +243,12 @@ class WorklistSettings(Frozen):
     managed_directory: AbsolutePath | None = None  # of the managed list's database; on a local disk
     default_station_ae_title: AeTitle = "UNKNOWN"  # of entries that come without one: an answer must have it
     retention_days: NotNegative = 0  # days after its start date that an entry of the managed list is kept; 0 = for ever
+    finished_retention_hours: NotNegative = 168  # that an ended or cancelled one is kept; 0 = RetentionDays says
+    # the next four are those of Orthanc's worklist plugin
+    set_study_instance_uid_if_missing: bool = True  # of entries of the managed list
+    delete_worklists_on_stable_study: bool = False  # files too
+    delete_worklists_delay: NotNegative = 0  # hours after it was made that a managed entry is kept; 0 = for ever
+    housekeeping_interval: Seconds = 60.0  # seconds between two looks at what is to be removed
     filter_issuer_aet: bool = False
     limit_answers: NotNegative = 0  # 0 = none
 

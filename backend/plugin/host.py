@@ -92,9 +92,10 @@ class Isen:
         transfer = TransferClient(socket_path)
         attachments = Attachments(self._spool, cache_directory, transfer, log_error=self._host.LogError)
         children = [self._child(TRANSFER, "backend.transfer", *self._transfer_launch(socket_path, lock))]
-        children += self._workers()
+        token = self._host.GenerateRestApiAuthorizationToken()
+        children += self._workers(token)
         worklists = WorklistRoutes(self._settings, spool_directory)
-        children += [self._child(*process) for process in worklists.processes()]
+        children += [self._child(*process) for process in worklists.processes(token)]
         self._supervisor = Supervisor(
             children,
             on_report=self._on_report,
@@ -129,7 +130,7 @@ class Isen:
         listener = messages.listen(socket_path).detach()
         return {"Settings": self._settings, "Listener": listener}, (listener, lock)
 
-    def _workers(self) -> list[Child]:
+    def _workers(self, token: str) -> list[Child]:
         dicom = self._settings["Dicom"]
         if dicom is None:
             return []
@@ -137,7 +138,6 @@ class Isen:
         storage = {**self._settings["Storage"], "AccessKey": None, "SecretKey": None}  # workers never speak to S3
         count = dicom["Processes"]
         occupancy = os.memfd_create("associations")  # where the workers count theirs for each other (scp.occupancy)
-        token = self._host.GenerateRestApiAuthorizationToken()
         for pattern, answer in OriginRoutes(self._host, token).routes().items():
             self._host.RegisterRestCallback(pattern, _kept(answer))
         workers = []

@@ -53,7 +53,14 @@ def main() -> None:
         line.refuse(f"Isen.Worklists.ManagedDirectory: {error}")
     except OSError as error:
         line.refuse(f"Isen.Hl7: cannot listen on {hl7.bind_address} port {hl7.port}: {error.strerror}")
-    processor = Processor(store, rejected, hl7, settings.worklists.default_station_ae_title)
+    worklists = settings.worklists
+    processor = Processor(
+        store,
+        rejected,
+        hl7,
+        worklists.default_station_ae_title,
+        make_study=worklists.set_study_instance_uid_if_missing,
+    )
     asyncio.run(_serve(line, listener, hl7, processor))
 
 

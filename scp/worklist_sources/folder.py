@@ -20,7 +20,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -88,6 +88,30 @@ class WorklistFolder:
                 return self._entries
             days = sorted(day for day in self._by_day if selection.first_day <= day <= selection.last_day)
             return list(chain.from_iterable(self._by_day[day] for day in days))
+
+    def remove(self, is_done: Callable[[Candidate], bool]) -> int:
+        """Delete the files all of whose entries are done; how many there were. A file that has just changed stays.
+
+        Raises:
+            SourceUnavailable: the folder cannot be listed; nothing was deleted.
+        """
+        with self._lock:
+            self._list()
+            done = [
+                (name, file) for name, file in self._files.items() if file.entries and all(map(is_done, file.entries))
+            ]
+            return sum(self._delete(name, file.stamp) for name, file in done)
+
+    def _delete(self, name: str, stamp: Stamp) -> bool:
+        path = self._directory / name
+        try:
+            if _stamp(path.stat()) != stamp:
+                return False
+            path.unlink()
+        except OSError as error:
+            log.warning("worklist_file_not_deleted file=%r reason=%r", name, error.strerror)
+            return False
+        return True
 
     def _is_usable(self) -> bool:
         """Whether the last listing will do: nothing has come, gone or been renamed since, and it was not long ago."""
