@@ -140,6 +140,11 @@ def _check(settings: DicomSettings, section: Section, findings: Findings) -> Non
     """Rules between several options, or stricter than a test needs."""
     if settings.port == 0:
         findings.refuse("DicomPort", "must be at least 1")
+    target = settings.forward_performed_procedure_steps
+    if target and not settings.modalities_in_database and target not in {one.name for one in settings.modalities}:
+        findings.refuse(
+            section.at("ForwardPerformedProcedureSteps"), "must be the name of an entry of DicomModalities, or empty"
+        )
     if settings.maximum_associations < settings.processes:
         findings.refuse(
             section.at("MaximumAssociations"), f"must be at least {settings.processes}, one for each of the Processes"

@@ -231,6 +231,7 @@ class DicomSettings(Frozen):
     commitment_timeout: Seconds = 86400.0  # that an instance may take to reach S3 before commitment is refused
     commitment_report_days: Positive = 7  # that the report of a storage commitment is tried after that
     performed_procedure_step_days: Positive = 90  # that a performed procedure step is kept after its last change
+    forward_performed_procedure_steps: str = ""  # to this entry of DicomModalities; empty = to nobody
     drain_timeout: Seconds = 20.0  # for the operations under way when a worker is to end
     user_identity_required: bool = False  # PS3.7 D.3.3.7; refuses peers that send none or an unknown one
     user_identities: dict[str, str] = Field(default={}, repr=False)  # user name: passcode, empty = user name alone

@@ -103,11 +103,12 @@ class Isen:
             log_warning=self._host.LogWarning,
             log_error=self._host.LogError,
         )
-        self._status = Status(self._host, self._settings, self._spool, attachments, self._supervisor)
+        mpps = MppsRoutes(self._settings)
+        self._status = Status(self._host, self._settings, self._spool, attachments, self._supervisor, mpps=mpps)
         self._supervisor.start_all()
         self._register_storage_area(attachments)
         self._host.RegisterRestCallback("/isen/status", _kept(self._status.answer))
-        routes = CommitmentRoutes(self._host, self._settings, transfer).routes() | MppsRoutes(self._settings).routes()
+        routes = CommitmentRoutes(self._host, self._settings, transfer).routes() | mpps.routes()
         for pattern, answer in routes.items():
             self._host.RegisterRestCallback(pattern, _kept(answer))
         for pattern in worklists.patterns():

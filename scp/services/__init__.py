@@ -32,5 +32,5 @@ def build_services(settings: Settings, client: OrthancClient) -> tuple[Service, 
         GetService(dicom, client).service(),
         *([worklist] if worklist else []),
         *build_storage_commitment(settings, client),
-        *build_performed_procedure(settings),
+        *build_performed_procedure(settings, client),
     )
