@@ -16,6 +16,7 @@ from config.problems import ConfigurationError, Findings
 from config.section import Section, own_options, read, refuse_unknown
 from config.settings import DicomSettings, Hl7Settings, OrthancSettings, Settings, StorageSettings, WorklistSettings
 from config.storage import orthanc_file, read_storage
+from config.tls import TLS_OPTIONS, read_tls
 
 _FOREIGN_STORAGE = {  # sections of other storage plugins: whether they are on when they do not say
     "AdvancedStorage": False,
@@ -75,7 +76,7 @@ def load(configuration: Any, capabilities: Capabilities = Capabilities()) -> Loa
     _check_plugin(root, capabilities, findings)
     orthanc = _orthanc(root, capabilities.base, findings)
     worklists = _worklists(root, isen, findings)
-    hl7 = _hl7(root, isen, worklists, findings)
+    hl7 = _hl7(root, isen, capabilities.base, worklists, findings)
     dicom = read_dicom(root, isen, capabilities.base, findings)
     storage = read_storage(root, isen, capabilities.base, findings)
     if findings.problems or not (storage and orthanc and worklists and python):
@@ -197,19 +198,25 @@ def _worklist_folder(
     return read(WorklistSettings, section, root, findings, derived)
 
 
-def _hl7(root: Section, isen: Section, worklists: WorklistSettings | None, findings: Findings) -> Hl7Settings | None:
+def _hl7(
+    root: Section, isen: Section, base: Path | None, worklists: WorklistSettings | None, findings: Findings
+) -> Hl7Settings | None:
     """`Isen.Hl7`, if it is there and enabled."""
     if "Hl7" not in isen.options:
         return None
     section = isen.inner("Hl7", findings)
-    refuse_unknown(section, {*own_options(Hl7Settings), "Enabled"}, findings)
+    refuse_unknown(section, {*own_options(Hl7Settings), *TLS_OPTIONS, "Enabled"}, findings)
     if not section.get("Enabled", bool, default=True, findings=findings):
         return None
     if worklists and worklists.managed_directory is None:
         findings.refuse(
             "Isen.Worklists.ManagedDirectory", "is missing; orders that come as HL7 messages are kept there"
         )
-    return read(Hl7Settings, section, root, findings)
+    derived: dict[str, tuple[str, Any]] = {}
+    if section.get("TlsEnabled", bool, default=False, findings=findings):
+        tls = read_tls(section, base, findings, section.at("TlsEnabled"))
+        derived["Tls"] = (section.at("TlsCertificate"), tls)
+    return read(Hl7Settings, section, root, findings, derived)
 
 
 def settable_options() -> dict[str, set[str]]:
@@ -219,5 +226,5 @@ def settable_options() -> dict[str, set[str]]:
         "Isen.Storage": set(own_options(StorageSettings)),
         "Isen.Dicom": {*own_options(DicomSettings), "Enabled"},
         "Isen.Worklists": {*own_options(WorklistSettings), "Enable"},
-        "Isen.Hl7": {*own_options(Hl7Settings), "Enabled"},
+        "Isen.Hl7": {*own_options(Hl7Settings), *TLS_OPTIONS, "Enabled"},
     }

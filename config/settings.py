@@ -268,6 +268,7 @@ class Hl7Settings(Frozen):
     alternate_protocol_code: bool = True  # the protocol is OBR-4.4 to 4.6 (IHE) if given; false: always 4.1 to 4.3
     station_ae_titles: dict[str, AeTitle] = {}  # modality: station, for orders that name no station
     maximum_rejected_messages: Positive = 1000  # kept for inspection
+    tls: Annotated[TlsSettings | None, Derived()] = None  # when TlsEnabled
 
 
 class OrthancSettings(Frozen):

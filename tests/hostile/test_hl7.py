@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import ssl
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from backend.stack.ports import free_port
-from config.settings import Hl7Settings, Settings, StorageSettings, WorklistSettings
+from config.settings import Hl7Settings, Settings, StorageSettings, TlsSettings, WorklistSettings
 from scp.worklists.store import WorklistStore
+from tests.fakes.certificates import make_certificates
 from tests.fakes.hl7_orders import Sender, code_of, omi, orm
 from tests.fakes.scp_workers import WorkerProcess, eventually
 
@@ -25,7 +27,8 @@ MEMORY_TOLERANCE = 24 * 1024 * 1024  # bytes
 class Listener:
     """The process, and where it listens."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tls: TlsSettings | None = None, client: ssl.SSLContext | None = None) -> None:
+        self.client = client
         self.folder = folder / "managed"
         self.port = free_port()
         settings = Settings(
@@ -44,13 +47,14 @@ class Listener:
                 maximum_connections=8,
                 message_timeout=2.0,
                 maximum_rejected_messages=20,
+                tls=tls,
             ),
         )
         self.process = WorkerProcess("scp.hl7", {"Settings": settings.model_dump(mode="json", by_alias=True)}, ())
         self.process.wait_for(lambda process: any(one["Event"] == "ready" for one in process.events))
 
     def is_healthy(self) -> bool:
-        with Sender(self.port) as sender:
+        with Sender(self.port, self.client) as sender:
             return code_of(sender.send(orm("HEALTHY"))) == "AA"
 
 
@@ -123,6 +127,27 @@ def test_connections_that_stall_make_room_for_others(listener: Listener) -> None
     finally:
         for connection in stalled:
             connection.close()
+
+
+def test_over_tls_only_who_is_trusted_is_heard(tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path)
+    client = ssl.create_default_context(cafile=str(certificates.authority))
+    client.load_cert_chain(certificates.client, certificates.client_key)
+    tls = TlsSettings(
+        certificate=certificates.server,
+        private_key=certificates.server_key,
+        trusted_certificates=certificates.authority,
+    )
+    listener = Listener(tmp_path, tls, client)
+    try:
+        chance = random.Random(7)
+        for _ in range(50):
+            attack(listener.port, chance)  # in the clear
+        eventually(lambda: _answers(listener), 20)
+        assert not list((listener.folder / "rejected").iterdir())  # no byte of it was taken for a message
+        assert "Traceback" not in listener.process.log()
+    finally:
+        listener.process.stop()
 
 
 def _answers(listener: Listener) -> bool:
