@@ -9,11 +9,8 @@ from typing import Any, Final
 from config.modalities import read_modalities
 from config.problems import Findings
 from config.section import Section, own_options, read, refuse_unknown
-from config.settings import DicomSettings, Modality, TlsSettings
-from config.storage import orthanc_file
-
-_TLS_1_2: Final = 4  # Orthanc's numbering of DicomTlsMinimumProtocolVersion
-_TLS_1_3: Final = 5
+from config.settings import DicomSettings, Modality
+from config.tls import read_tls
 
 _JPEG = "1.2.840.10008.1.2.4."
 TRANSFER_SYNTAX_GROUPS: Final = {  # the groups of Orthanc's …TransferSyntaxAccepted options
@@ -48,7 +45,7 @@ def read_dicom(
     if beside_orthanc:
         _refuse_competition(root, findings)
     modalities = read_modalities(root, findings)
-    tls = _tls(root, base, findings, _tls_users(root, modalities, findings))
+    tls = read_tls(root, base, findings, _tls_users(root, modalities, findings), prefix="Dicom")
     derived: dict[str, tuple[str, Any]] = {
         "Modalities": ("DicomModalities", [modality.model_dump(mode="json", by_alias=True) for modality in modalities]),
         "Tls": ("DicomTlsCertificate", tls if root.options.get("DicomTlsEnabled") is True else None),
@@ -108,44 +105,15 @@ def _tls_users(root: Section, modalities: tuple[Modality, ...], findings: Findin
     )
 
 
-def _tls(root: Section, base: Path | None, findings: Findings, user: str | None) -> dict[str, Any] | None:
-    """`TlsSettings` as JSON values; None without certificates."""
-    options = ("DicomTlsCertificate", "DicomTlsPrivateKey", "DicomTlsTrustedCertificates")
-    certificate, key, trusted = (orthanc_file(option, root, base, findings) for option in options)
-    required = root.get("DicomTlsRemoteCertificateRequired", bool, default=True, findings=findings)
-    if user is None and not (certificate and key):
-        return None
-    for option, value in zip(options, (certificate, key, trusted), strict=True):
-        if not value and not root.options.get(option) and (option != options[2] or (user and required)):
-            findings.refuse(option, f"is missing, but {user or options[0]} needs it; name the PEM file")
-    version = root.options.get("DicomTlsMinimumProtocolVersion", 0)
-    ciphers = root.options.get("DicomTlsCiphersAccepted", [])
-    if type(version) is not int or version not in (0, _TLS_1_2, _TLS_1_3):
-        findings.refuse(
-            "DicomTlsMinimumProtocolVersion",
-            "must be 0 (BCP 195), 4 (TLS 1.2) or 5 (TLS 1.3); older protocols are broken and not offered",
-        )
-    elif version and not ciphers:
-        findings.refuse("DicomTlsCiphersAccepted", "is missing; Orthanc asks for it with any minimum other than 0")
-    if not isinstance(ciphers, list) or not all(isinstance(cipher, str) for cipher in ciphers):
-        findings.refuse("DicomTlsCiphersAccepted", "must be a list of OpenSSL cipher names")
-        ciphers = []
-    if findings.problems or not (certificate and key):
-        return None
-    return TlsSettings(
-        certificate=Path(certificate),
-        private_key=Path(key),
-        trusted_certificates=Path(trusted) if trusted else None,
-        remote_certificate_required=required,
-        minimum_protocol_version=version,
-        ciphers_accepted=tuple(ciphers),
-    ).model_dump(mode="json", by_alias=True)
-
-
 def _check(settings: DicomSettings, section: Section, findings: Findings) -> None:
     """Rules between several options, or stricter than a test needs."""
     if settings.port == 0:
         findings.refuse("DicomPort", "must be at least 1")
+    target = settings.forward_performed_procedure_steps
+    if target and not settings.modalities_in_database and target not in {one.name for one in settings.modalities}:
+        findings.refuse(
+            section.at("ForwardPerformedProcedureSteps"), "must be the name of an entry of DicomModalities, or empty"
+        )
     if settings.maximum_associations < settings.processes:
         findings.refuse(
             section.at("MaximumAssociations"), f"must be at least {settings.processes}, one for each of the Processes"

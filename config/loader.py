@@ -16,6 +16,7 @@ from config.problems import ConfigurationError, Findings
 from config.section import Section, own_options, read, refuse_unknown
 from config.settings import DicomSettings, Hl7Settings, OrthancSettings, Settings, StorageSettings, WorklistSettings
 from config.storage import orthanc_file, read_storage
+from config.tls import TLS_OPTIONS, read_tls
 
 _FOREIGN_STORAGE = {  # sections of other storage plugins: whether they are on when they do not say
     "AdvancedStorage": False,
@@ -23,10 +24,8 @@ _FOREIGN_STORAGE = {  # sections of other storage plugins: whether they are on w
     "DelayedDeletion": False,
     "GoogleCloudStorage": True,
 }
-_FOREIGN_WORKLISTS = (  # options of Orthanc's newer worklist plugin without a counterpart here
+_FOREIGN_WORKLISTS = (  # options of Orthanc's newer worklist plugin without effect on a folder of files
     "DeleteWorklistsDelay",
-    "DeleteWorklistsOnStableStudy",
-    "HousekeepingInterval",
     "LogMatchedWorklistIds",
     "SetStudyInstanceUidIfMissing",
 )
@@ -77,7 +76,7 @@ def load(configuration: Any, capabilities: Capabilities = Capabilities()) -> Loa
     _check_plugin(root, capabilities, findings)
     orthanc = _orthanc(root, capabilities.base, findings)
     worklists = _worklists(root, isen, findings)
-    hl7 = _hl7(root, isen, worklists, findings)
+    hl7 = _hl7(root, isen, capabilities.base, worklists, findings)
     dicom = read_dicom(root, isen, capabilities.base, findings)
     storage = read_storage(root, isen, capabilities.base, findings)
     front_end_users = _front_end_users(root, isen, findings)
@@ -185,7 +184,7 @@ def _worklists(root: Section, isen: Section, findings: Findings) -> WorklistSett
         section, enabled = root.inner("Worklists", findings), False
         for name in _FOREIGN_WORKLISTS:
             if name in section.options and section.options.get("Enable") is True:
-                findings.warn(section.at(name), "is ignored")
+                findings.warn(section.at(name), "is ignored: it does not concern a folder of *.wl files")
     else:
         return WorklistSettings()
     if not section.get("Enable", bool, default=enabled, findings=findings):
@@ -195,11 +194,17 @@ def _worklists(root: Section, isen: Section, findings: Findings) -> WorklistSett
             section.at("SaveInOrthancDatabase"),
             "is not supported; keep the list in a folder of Isen's own: Isen.Worklists.ManagedDirectory",
         )
-    return _worklist_folder(section, root, findings)
+    return _worklist_folder(section, root, findings, is_orthancs="Worklists" not in isen.options)
 
 
-def _worklist_folder(section: Section, root: Section, findings: Findings) -> WorklistSettings | None:
+def _worklist_folder(
+    section: Section, root: Section, findings: Findings, *, is_orthancs: bool
+) -> WorklistSettings | None:
     derived: dict[str, tuple[str, Any]] = {}
+    name = "DeleteWorklistsOnStableStudy"
+    if is_orthancs and name not in section.options:
+        # the default of the plugin that knows Directory; the older one knows Database only, and deletes nothing
+        derived[name] = (section.at(name), "Directory" in section.options)
     if "Database" in section.options:
         if "Directory" in section.options:
             findings.refuse(section.at("Database"), "is another name of Directory; write only one of them")
@@ -214,19 +219,25 @@ def _worklist_folder(section: Section, root: Section, findings: Findings) -> Wor
     return read(WorklistSettings, section, root, findings, derived)
 
 
-def _hl7(root: Section, isen: Section, worklists: WorklistSettings | None, findings: Findings) -> Hl7Settings | None:
+def _hl7(
+    root: Section, isen: Section, base: Path | None, worklists: WorklistSettings | None, findings: Findings
+) -> Hl7Settings | None:
     """`Isen.Hl7`, if it is there and enabled."""
     if "Hl7" not in isen.options:
         return None
     section = isen.inner("Hl7", findings)
-    refuse_unknown(section, {*own_options(Hl7Settings), "Enabled"}, findings)
+    refuse_unknown(section, {*own_options(Hl7Settings), *TLS_OPTIONS, "Enabled"}, findings)
     if not section.get("Enabled", bool, default=True, findings=findings):
         return None
     if worklists and worklists.managed_directory is None:
         findings.refuse(
             "Isen.Worklists.ManagedDirectory", "is missing; orders that come as HL7 messages are kept there"
         )
-    return read(Hl7Settings, section, root, findings)
+    derived: dict[str, tuple[str, Any]] = {}
+    if section.get("TlsEnabled", bool, default=False, findings=findings):
+        tls = read_tls(section, base, findings, section.at("TlsEnabled"))
+        derived["Tls"] = (section.at("TlsCertificate"), tls)
+    return read(Hl7Settings, section, root, findings, derived)
 
 
 def settable_options() -> dict[str, set[str]]:
@@ -236,5 +247,5 @@ def settable_options() -> dict[str, set[str]]:
         "Isen.Storage": set(own_options(StorageSettings)),
         "Isen.Dicom": {*own_options(DicomSettings), "Enabled"},
         "Isen.Worklists": {*own_options(WorklistSettings), "Enable"},
-        "Isen.Hl7": {*own_options(Hl7Settings), "Enabled"},
+        "Isen.Hl7": {*own_options(Hl7Settings), *TLS_OPTIONS, "Enabled"},
     }

@@ -235,6 +235,7 @@ class DicomSettings(Frozen):
     commitment_timeout: Seconds = 86400.0  # that an instance may take to reach S3 before commitment is refused
     commitment_report_days: Positive = 7  # that the report of a storage commitment is tried after that
     performed_procedure_step_days: Positive = 90  # that a performed procedure step is kept after its last change
+    forward_performed_procedure_steps: str = ""  # to this entry of DicomModalities; empty = to nobody
     drain_timeout: Seconds = 20.0  # for the operations under way when a worker is to end
     strict_hierarchy: bool = False  # PS3.4 C.4.1.2: refuse relational requests of peers that have not negotiated them
     unknown_values_match: bool = False  # PS3.4 C.2.2.1.2: an empty stored value matches every key; Orthanc's match none
@@ -249,6 +250,12 @@ class WorklistSettings(Frozen):
     managed_directory: AbsolutePath | None = None  # of the managed list's database; on a local disk
     default_station_ae_title: AeTitle = "UNKNOWN"  # of entries that come without one: an answer must have it
     retention_days: NotNegative = 0  # days after its start date that an entry of the managed list is kept; 0 = for ever
+    finished_retention_hours: NotNegative = 168  # that an ended or cancelled one is kept; 0 = RetentionDays says
+    # the next four are those of Orthanc's worklist plugin
+    set_study_instance_uid_if_missing: bool = True  # of entries of the managed list
+    delete_worklists_on_stable_study: bool = False  # files too
+    delete_worklists_delay: NotNegative = 0  # hours after it was made that a managed entry is kept; 0 = for ever
+    housekeeping_interval: Seconds = 60.0  # seconds between two looks at what is to be removed
     filter_issuer_aet: bool = False
     limit_answers: NotNegative = 0  # 0 = none
 
@@ -267,6 +274,7 @@ class Hl7Settings(Frozen):
     alternate_protocol_code: bool = True  # the protocol is OBR-4.4 to 4.6 (IHE) if given; false: always 4.1 to 4.3
     station_ae_titles: dict[str, AeTitle] = {}  # modality: station, for orders that name no station
     maximum_rejected_messages: Positive = 1000  # kept for inspection
+    tls: Annotated[TlsSettings | None, Derived()] = None  # when TlsEnabled
 
 
 class OrthancServer(Frozen):

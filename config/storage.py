@@ -190,7 +190,9 @@ def orthanc_path(option: str, root: Section, base: Path | None, findings: Findin
     path = Path(value)
     if not path.is_absolute():
         if base is None:
-            findings.refuse(option, "is a relative path; write the absolute one, so that every process finds it")
+            findings.refuse(
+                root.at(option), "is a relative path; write the absolute one, so that every process finds it"
+            )
             return None
         path = base / path
     return path
@@ -202,7 +204,7 @@ def orthanc_file(option: str, root: Section, base: Path | None, findings: Findin
     if path is None:
         return None
     if not path.is_file():
-        findings.refuse(option, f"there is no file {path}")
+        findings.refuse(root.at(option), f"there is no file {path}")
     elif not os.access(path, os.R_OK):
-        findings.refuse(option, f"{path} cannot be read by this user; change its owner or mode")
+        findings.refuse(root.at(option), f"{path} cannot be read by this user; change its owner or mode")
     return str(path)

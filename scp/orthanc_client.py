@@ -185,6 +185,15 @@ class OrthancClient:
         answer = self._json("POST", "/tools/lookup", lambda: (identifier.encode(),), {"Content-Type": "text/plain"})
         return [(str(found["Type"]), str(found["ID"])) for found in answer]
 
+    def changes(self, since: int, limit: int) -> dict[str, Any]:
+        """Orthanc's log of changes after number `since`: Changes, Done, Last."""
+        answer: dict[str, Any] = self._json("GET", f"/changes?since={since}&limit={limit}")
+        return answer
+
+    def last_change(self) -> int:
+        """The number of the last change; 0 if there was none yet."""
+        return int(self._json("GET", "/changes?last")["Last"])
+
     def dicom_attachment(self, instance_id: str) -> dict[str, Any]:
         """What the index holds of the DICOM file: Uuid, and CompressedSize (bytes) and CompressedMD5 as stored."""
         path = "/instances/" + _checked(ORTHANC_ID, instance_id) + "/attachments/dicom/info"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,13 +18,11 @@ from types import TracebackType
 from typing import BinaryIO, Final, Self
 
 from config.settings import DicomSettings, TlsSettings
+from scp.outgoing_connection import AssociationRefused, connect, negotiate
 from scp.statuses import MEDIUM, NoSuitableContext
-from scp.tls import TlsContext
 from scp.upper_layer.associate import ContextProposal
 from scp.upper_layer.associate_requestor import (
     AssociateAccept,
-    decode_associate_accept,
-    describe_rejection,
     encode_associate_request,
 )
 from scp.upper_layer.command_set import CommandSet
@@ -33,28 +30,37 @@ from scp.upper_layer.errors import AssociationEnded, ProtocolViolation
 from scp.upper_layer.limits import Limits
 from scp.upper_layer.messages import MessageReader, send_message
 from scp.upper_layer.pdu_stream import (
-    A_ABORT,
-    A_ASSOCIATE_AC,
-    A_ASSOCIATE_RJ,
     A_RELEASE_RP,
     P_DATA_TF,
     RELEASE_RQ_PDU,
     PduStream,
     abort_pdu,
 )
-from scp.upper_layer.transport import Transport, deadline_in, remaining
+from scp.upper_layer.transport import Transport, deadline_in
 
 ProposedContext = tuple[str, Sequence[str]]  # abstract syntax, transfer syntaxes in order of preference
 
+__all__ = ["AssociationRefused", "MoveOriginator", "ProposedContext", "StoreAssociation", "open_association"]
+
 _C_STORE_RQ: Final = 0x0001
+_N_SET_RQ: Final = 0x0120
+_N_CREATE_RQ: Final = 0x0140
 _N_EVENT_REPORT_RQ: Final = 0x0100
 _SERVICE_USER: Final = 0  # source of an A-ABORT
 _GOODBYE_TIMEOUT: Final = 2.0  # seconds for A-RELEASE-RP
-_LONGEST_ANSWER: Final = 65536  # bytes of an A-ASSOCIATE-AC: 128 contexts need 10 000
+_LONGEST_ATTRIBUTE_LIST: Final = 4 * 1024 * 1024  # bytes
 
 
-class AssociationRefused(Exception):
-    """The peer could not be reached or did not accept: a retry may help; the text says which of the two."""
+class _Discarded:
+    """Takes a data set that nobody needs, up to a length."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+
+    def write(self, fragment: memoryview) -> None:
+        self._room -= len(fragment)
+        if self._room < 0:
+            raise ProtocolViolation("data_set_length")
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,35 @@ class StoreAssociation:
         if move_originator:
             command["MoveOriginatorApplicationEntityTitle"] = move_originator.ae_title
             command["MoveOriginatorMessageID"] = move_originator.message_id
-        return self._request(sop_class_uid, transfer_syntax, command, encoded)
+        return int(self._request(sop_class_uid, transfer_syntax, command, encoded)["Status"])
+
+    def create(
+        self, sop_class_uid: str, sop_instance_uid: str, attributes: BinaryIO, transfer_syntax: str
+    ) -> CommandSet:
+        """Send one N-CREATE (PS3.7 10.1.5) and return the peer's response, its Attribute List left out.
+
+        Raises:
+            as `store`.
+        """
+        command: CommandSet = {
+            "AffectedSOPClassUID": sop_class_uid,
+            "CommandField": _N_CREATE_RQ,
+            "AffectedSOPInstanceUID": sop_instance_uid,
+        }
+        return self._request(sop_class_uid, transfer_syntax, command, attributes)
+
+    def set(self, sop_class_uid: str, sop_instance_uid: str, changes: BinaryIO, transfer_syntax: str) -> CommandSet:
+        """Send one N-SET (PS3.7 10.1.3) and return the peer's response, its Attribute List left out.
+
+        Raises:
+            as `store`.
+        """
+        command: CommandSet = {
+            "RequestedSOPClassUID": sop_class_uid,
+            "CommandField": _N_SET_RQ,
+            "RequestedSOPInstanceUID": sop_instance_uid,
+        }
+        return self._request(sop_class_uid, transfer_syntax, command, changes)
 
     def report_event(
         self, sop_class_uid: str, sop_instance_uid: str, event_type_id: int, information: BinaryIO, transfer_syntax: str
@@ -137,9 +171,11 @@ class StoreAssociation:
             "AffectedSOPInstanceUID": sop_instance_uid,
             "EventTypeID": event_type_id,
         }
-        return self._request(sop_class_uid, transfer_syntax, command, information)
+        return int(self._request(sop_class_uid, transfer_syntax, command, information)["Status"])
 
-    def _request(self, abstract_syntax: str, transfer_syntax: str, command: CommandSet, data_set: BinaryIO) -> int:
+    def _request(
+        self, abstract_syntax: str, transfer_syntax: str, command: CommandSet, data_set: BinaryIO
+    ) -> CommandSet:
         context_id = self._contexts.get((abstract_syntax, transfer_syntax))
         if context_id is None:
             raise NoSuitableContext(f"{abstract_syntax} in {transfer_syntax}")
@@ -153,7 +189,7 @@ class StoreAssociation:
                 peer_maximum_length=self._maximum_length,
                 timeout=self._timeout,
             )
-            return self._response()
+            return self._response(may_bring_attributes=command["CommandField"] in (_N_CREATE_RQ, _N_SET_RQ))
         except BaseException:  # also when `data_set` failed in the middle: the peer waits for the rest
             self._say_abort()
             self._close()
@@ -197,14 +233,16 @@ class StoreAssociation:
             if self._open:
                 self._stream.send([abort_pdu(_SERVICE_USER, 0)], 0)
 
-    def _response(self) -> int:
+    def _response(self, *, may_bring_attributes: bool) -> CommandSet:
         response = self._reader.read_command(self._timeout)
         fields = response.fields
         if fields.get("MessageIDBeingRespondedTo") != self._message_id or "Status" not in fields:
             raise ProtocolViolation("unexpected_message")
         if response.has_data_set:
-            raise ProtocolViolation("unexpected_data_set")
-        return int(fields["Status"])
+            if not may_bring_attributes:
+                raise ProtocolViolation("unexpected_data_set")
+            self._reader.read_data_set(response, _Discarded(_LONGEST_ATTRIBUTE_LIST))
+        return fields
 
     def _close(self) -> None:
         self._open = False
@@ -241,9 +279,9 @@ def open_association(
     deadline = deadline_in(connect_timeout)
     request = encode_associate_request(calling_ae_title, called_ae_title, proposals, maximum_pdu_length, as_scp=as_scp)
     limits = dataclasses.replace(_default_limits(), maximum_pdu_length=maximum_pdu_length)
-    stream = PduStream(Transport(_connect(host, port, tls, deadline)), pdu_timeout=limits.pdu_timeout)
+    stream = PduStream(Transport(connect(host, port, tls, deadline)), pdu_timeout=limits.pdu_timeout)
     try:
-        accept = _negotiate(stream, request, deadline)
+        accept = negotiate(stream, request, deadline)
     except AssociationEnded as ended:
         stream.transport.close()
         raise AssociationRefused(f"no answer to the association request: {ended}") from ended
@@ -255,40 +293,6 @@ def open_association(
         association.release()
         raise AssociationRefused("the peer accepted none of the presentation contexts")
     return association
-
-
-def _connect(host: str, port: int, tls: TlsSettings | None, deadline: float | None) -> socket.socket:
-    try:
-        sock = socket.create_connection((host, port), remaining(deadline))
-    except OSError as error:
-        raise AssociationRefused(f"cannot connect: {error.strerror or type(error).__name__}") from error
-    if tls is None:
-        return sock
-    try:
-        sock.settimeout(remaining(deadline))
-        return _tls_context(tls).current().wrap_socket(sock, server_hostname=host)
-    except OSError as error:
-        sock.close()
-        reason = getattr(error, "reason", None) or type(error).__name__
-        raise AssociationRefused(f"TLS failed: {reason}") from error
-
-
-def _negotiate(stream: PduStream, request: bytes, deadline: float | None) -> AssociateAccept:
-    stream.send([request], remaining(deadline))
-    kind, length = stream.read_header(remaining(deadline))
-    if kind == A_ASSOCIATE_RJ:
-        raise AssociationRefused(describe_rejection(stream.read_control(length)))
-    if kind == A_ABORT:
-        raise AssociationRefused("the peer aborted the negotiation")
-    if kind != A_ASSOCIATE_AC or length > _LONGEST_ANSWER:
-        raise AssociationRefused("the peer's answer is not an A-ASSOCIATE-AC")
-    return decode_associate_accept(stream.read(length))
-
-
-@functools.lru_cache(maxsize=8)
-def _tls_context(settings: TlsSettings) -> TlsContext:
-    """One context for all connections, which looks for new certificates by itself."""
-    return TlsContext(settings, server_side=False)
 
 
 @functools.cache

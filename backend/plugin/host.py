@@ -90,9 +90,10 @@ class Isen:
         transfer = TransferClient(socket_path)
         attachments = Attachments(self._spool, cache_directory, transfer, log_error=self._host.LogError)
         children = [self._child(TRANSFER, "backend.transfer", *self._transfer_launch(socket_path, lock))]
-        children += self._workers()
+        token = self._host.GenerateRestApiAuthorizationToken()
+        children += self._workers(token)
         worklists = WorklistRoutes(self._settings, spool_directory)
-        children += [self._child(*process) for process in worklists.processes()]
+        children += [self._child(*process) for process in worklists.processes(token)]
         self._supervisor = Supervisor(
             children,
             on_report=self._on_report,
@@ -100,11 +101,12 @@ class Isen:
             log_warning=self._host.LogWarning,
             log_error=self._host.LogError,
         )
-        self._status = Status(self._host, self._settings, self._spool, attachments, self._supervisor)
+        mpps = MppsRoutes(self._settings)
+        self._status = Status(self._host, self._settings, self._spool, attachments, self._supervisor, mpps=mpps)
         self._supervisor.start_all()
         self._register_storage_area(attachments)
         self._host.RegisterRestCallback("/isen/status", _kept(self._status.answer))
-        routes = CommitmentRoutes(self._host, self._settings, transfer).routes() | MppsRoutes(self._settings).routes()
+        routes = CommitmentRoutes(self._host, self._settings, transfer).routes() | mpps.routes()
         for pattern, answer in routes.items():
             self._host.RegisterRestCallback(pattern, _kept(answer))
         for pattern in worklists.patterns():
@@ -127,8 +129,7 @@ class Isen:
         listener = messages.listen(socket_path).detach()
         return {"Settings": self._settings, "Listener": listener}, (listener, lock)
 
-    def _workers(self) -> list[Child]:
-        token = self._host.GenerateRestApiAuthorizationToken()
+    def _workers(self, token: str) -> list[Child]:
         users = self._settings["FrontEndUsers"]
         if self._settings["Dicom"] is not None or users:
             for pattern, answer in OriginRoutes(self._host, token, users).routes().items():

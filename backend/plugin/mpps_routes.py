@@ -24,12 +24,20 @@ class MppsRoutes:
     """The callbacks."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self._steps = Path(settings["Storage"]["SpoolDirectory"]) / "mpps" / "steps"
+        self._folder = Path(settings["Storage"]["SpoolDirectory"]) / "mpps"
+        self._steps = self._folder / "steps"
         self._offered = settings["Dicom"] is not None
+        self._forwards_to = (settings["Dicom"] or {}).get("ForwardPerformedProcedureSteps") or None
 
     def routes(self) -> dict[str, Callable[..., None]]:
         """Pattern → callback; none without our SCP."""
         return {"/isen/mpps": self.newest, "/isen/mpps/([0-9.]{1,64})": self.get} if self._offered else {}
+
+    def forwarding(self) -> dict[str, int] | None:
+        """How many steps are still to be forwarded, and how many were refused; None if nobody is told of them."""
+        if self._forwards_to is None:
+            return None
+        return {name.capitalize(): _count(self._folder / name) for name in ("outgoing", "refused")}
 
     def newest(self, output: Any, _uri: str, **request: Any) -> None:
         """The last changed steps."""
@@ -68,3 +76,10 @@ class MppsRoutes:
             return (self._steps / name).read_bytes()
         except FileNotFoundError:
             return None
+
+
+def _count(folder: Path) -> int:
+    try:
+        return len(os.listdir(folder))
+    except FileNotFoundError:
+        return 0  # no worker has made it yet

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from backend.plugin.attachments import Attachments
+from backend.plugin.mpps_routes import MppsRoutes
 from backend.spool import Spool
 from config.supervisor import Supervisor
 
@@ -17,13 +18,21 @@ class Status:
     """Puts the state of spool, cache, S3, workers and associations together."""
 
     def __init__(
-        self, host: Any, settings: dict[str, Any], spool: Spool, attachments: Attachments, supervisor: Supervisor
+        self,
+        host: Any,
+        settings: dict[str, Any],
+        spool: Spool,
+        attachments: Attachments,
+        supervisor: Supervisor,
+        *,
+        mpps: MppsRoutes,
     ) -> None:
         self._host = host
         self._settings = settings
         self._spool = spool
         self._attachments = attachments
         self._supervisor = supervisor
+        self._mpps = mpps
 
     def answer(self, output: Any, _uri: str, **request: Any) -> None:
         """The REST callback."""
@@ -69,6 +78,7 @@ class Status:
                 "Associations": sum(worker.get("Associations", 0) for worker in workers),
                 "MaximumAssociations": dicom["MaximumAssociations"],
                 "Workers": workers,
+                "PerformedProcedureSteps": self._mpps.forwarding(),  # None: nobody is told of them
             }
             if dicom
             else None,
@@ -92,6 +102,10 @@ class Status:
             workers = document["Dicom"]["Workers"]
             metrics["scp_associations"] = document["Dicom"]["Associations"]
             metrics["scp_workers_ready"] = sum(worker["Ready"] for worker in workers)
+            forwarding = document["Dicom"]["PerformedProcedureSteps"]
+            if forwarding:
+                metrics["mpps_forward_pending_count"] = forwarding["Outgoing"]
+                metrics["mpps_forward_refused_count"] = forwarding["Refused"]
             names = {name for worker in workers for name in worker.get("Counters", {})}
             for name in names:
                 metrics[f"scp_{name}_total"] = sum(worker.get("Counters", {}).get(name, 0) for worker in workers)

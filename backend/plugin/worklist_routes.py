@@ -27,22 +27,31 @@ _PATIENCE: Final = 20.0  # seconds
 
 
 class WorklistRoutes:
-    """What the plugin holds for the managed worklist; without `ManagedDirectory` there are no routes and no process."""
+    """What the plugin holds for the worklists; without `ManagedDirectory` there are no routes, and a process only if
+    files are to be deleted.
+    """
 
     def __init__(self, settings: dict[str, Any], folder: Path) -> None:
         """`folder` is where the socket lies; nobody else may use it."""
         self._settings = settings
         self._path = folder / "worklists.sock"
-        self._is_managed = settings["Worklists"]["ManagedDirectory"] is not None
+        worklists = settings["Worklists"]
+        self._is_managed = worklists["ManagedDirectory"] is not None
+        self._deletes_files = worklists["Directory"] is not None and worklists["DeleteWorklistsOnStableStudy"]
 
-    def processes(self) -> list[Process]:
-        """The processes to start."""
-        if not self._is_managed:
+    def processes(self, token: str) -> list[Process]:
+        """The processes to start; `token` opens Orthanc's REST API to them."""
+        if not (self._is_managed or self._deletes_files):
             return []
         settings = scp_settings(self._settings)
         listener = messages.listen(self._path).detach()
         found: list[Process] = [
-            ("worklists", "scp.worklists", {"Settings": settings, "Listener": listener}, (listener,))
+            (
+                "worklists",
+                "scp.worklists",
+                {"Settings": settings, "Listener": listener, "Token": token},
+                (listener,),
+            )
         ]
         if self._settings["Hl7"] is not None:
             found.append(("hl7", "scp.hl7", {"Settings": settings}, ()))

@@ -17,10 +17,11 @@ from typing import Final
 
 from config.child_process import ParentLine
 from config.logging_setup import set_up_logging
-from config.settings import Hl7Settings, ScpSettings
+from config.settings import ScpSettings
 from scp.hl7.mllp import MllpServer
 from scp.hl7.processor import Processor
 from scp.hl7.rejected import RejectedMessages
+from scp.tls import TlsContext
 from scp.worklists.database import DatabaseUnusable
 from scp.worklists.store import StoreUnavailable, WorklistStore
 
@@ -53,12 +54,22 @@ def main() -> None:
         line.refuse(f"Isen.Worklists.ManagedDirectory: {error}")
     except OSError as error:
         line.refuse(f"Isen.Hl7: cannot listen on {hl7.bind_address} port {hl7.port}: {error.strerror}")
-    processor = Processor(store, rejected, hl7, settings.worklists.default_station_ae_title)
-    asyncio.run(_serve(line, listener, hl7, processor))
+    worklists = settings.worklists
+    try:
+        tls = TlsContext(hl7.tls, server_side=True) if hl7.tls else None
+    except OSError as error:
+        line.refuse(f"Isen.Hl7.TlsCertificate, TlsPrivateKey, TlsTrustedCertificates: cannot be loaded: {error}")
+    processor = Processor(
+        store,
+        rejected,
+        hl7,
+        worklists.default_station_ae_title,
+        make_study=worklists.set_study_instance_uid_if_missing,
+    )
+    asyncio.run(_serve(line, listener, MllpServer(hl7, processor.process, tls), processor))
 
 
-async def _serve(line: ParentLine, listener: socket.socket, settings: Hl7Settings, processor: Processor) -> None:
-    server = MllpServer(settings, processor.process)
+async def _serve(line: ParentLine, listener: socket.socket, server: MllpServer, processor: Processor) -> None:
     await server.start(listener)
     line.ready()
     due = time.monotonic()

@@ -68,11 +68,11 @@ class Message:
             self._segments: list[Any] = [one for one in hl7.parse(text) if str(one[0])]
         except Exception as error:  # the parser promises nothing about malformed text
             raise Rejected("AR", SEGMENT_SEQUENCE, "MSH", 1, "the message cannot be parsed") from error
-        self.header = Segment(self._segments[0], self.delimiters)
+        self.header = Segment(self._segments[0], self.delimiters, self.codec)
 
     def segments(self) -> list[Segment]:
         """All of them, in order."""
-        return [Segment(segment, self.delimiters) for segment in self._segments]
+        return [Segment(segment, self.delimiters, self.codec) for segment in self._segments]
 
     def check(self, types: Sequence[str]) -> str:
         """The message's type, one of `types` (`ORM^O01`).
@@ -93,9 +93,10 @@ class Message:
 class Segment:
     """One segment's fields."""
 
-    def __init__(self, parsed: Any, delimiters: str) -> None:
+    def __init__(self, parsed: Any, delimiters: str, codec: str) -> None:
         self._parsed = parsed
         self._delimiters = delimiters
+        self._codec = codec
         self.name = str(parsed[0])
 
     def text(self, field: int, component: int = 1, subcomponent: int = 1, repetition: int = 1) -> str:
@@ -106,7 +107,7 @@ class Segment:
                 node = node if number == 1 else ""
             else:
                 node = node[number - 1] if number <= len(node) else ""
-        return unescaped(str(node), self._delimiters).strip(" ")
+        return unescaped(str(node), self._delimiters, self._codec).strip(" ")
 
     def raw(self, field: int) -> str:
         """The field as it was sent."""
@@ -131,7 +132,7 @@ def header_of(content: bytes) -> list[str]:
     return [separator, *segment.split(separator)[1:]]
 
 
-def unescaped(text: str, delimiters: str) -> str:
+def unescaped(text: str, delimiters: str, codec: str = "latin_1") -> str:
     r"""HL7 2.10: `\F\ \S\ \T\ \R\ \E\ \Xdd\` and line breaks; highlighting and unknown sequences are left out."""
     escape = delimiters[3:4] or "\\"
     if escape not in text:
@@ -141,18 +142,22 @@ def unescaped(text: str, delimiters: str) -> str:
     if len(parts) % 2 == 0:  # a lone escape character is itself
         parts[-2:] = [parts[-2] + escape + parts[-1]]
     for index in range(1, len(parts), 2):
-        parts[index] = _sequence(parts[index], separators)
+        parts[index] = _sequence(parts[index], separators, codec)
     return "".join(parts)
 
 
-def _sequence(code: str, separators: dict[str, str]) -> str:
+def _sequence(code: str, separators: dict[str, str], codec: str) -> str:
     if code in separators:
         return separators[code].strip("\0")
     if code.startswith("X"):
         try:
-            return bytes.fromhex(code[1:]).decode("latin_1")
+            encoded = bytes.fromhex(code[1:])
         except ValueError:
             return ""
+        try:
+            return encoded.decode(codec)
+        except UnicodeDecodeError:
+            return encoded.decode("latin_1")  # single bytes of it, as some senders write them
     return "\n" if code.startswith((".br", ".sp", ".ce")) else ""
 
 

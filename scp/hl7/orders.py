@@ -32,6 +32,7 @@ _STATUSES: Final = {
     "": "SCHEDULED", "SC": "SCHEDULED", "IP": "SCHEDULED", "HD": "SCHEDULED",
     "CM": "COMPLETED", "CA": "CANCELED", "DC": "DISCONTINUED",
 }  # fmt: skip
+_ENTITY_ID_TYPES: Final = ("DNS", "EUI64", "ISO", "URI", "UUID", "X400", "X500")  # PS3.3 Table 10-17
 _DESCRIPTION: Final = 64  # characters of VR LO; a description is cut, an identifier never
 
 
@@ -172,6 +173,7 @@ class _Group:
 def _of_ipc(ipc: Segment) -> tuple[Values, Values]:
     study = {
         "AccessionNumber": _value(ipc, 1),
+        "IssuerOfAccessionNumberSequence": _issuer(ipc, 1),
         "RequestedProcedureID": _value(ipc, 2),
         "StudyInstanceUID": _value(ipc, 3),
     }
@@ -261,6 +263,16 @@ def _code(segment: Segment, number: int, first: int) -> list[Values] | None:
     if not (value and scheme) or len(value) > 16 or len(scheme) > 16:
         return None
     return [{"CodeValue": value, "CodeMeaning": (meaning or value)[:64], "CodingSchemeDesignator": scheme}]
+
+
+def _issuer(segment: Segment, number: int) -> list[Values] | None:
+    """EI: who has assigned an identifier, as HL7v2 Hierarchic Designator Macro (PS3.3 Table 10-17)."""
+    keywords = ("LocalNamespaceEntityID", "UniversalEntityID", "UniversalEntityIDType")
+    issuer = {keyword: _value(segment, number, 2 + place) for place, keyword in enumerate(keywords)}
+    if not issuer["UniversalEntityID"] or issuer["UniversalEntityIDType"] not in _ENTITY_ID_TYPES:
+        issuer["UniversalEntityID"] = issuer["UniversalEntityIDType"] = None  # type 1C: one not without the other
+    named = {keyword: value for keyword, value in issuer.items() if value}
+    return [named] if named else None
 
 
 def _id(segment: Segment, number: int) -> str | None:

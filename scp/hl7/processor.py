@@ -33,8 +33,17 @@ _END: Final = "\x1f"  # between an order's number and its step's
 class Processor:
     """Uses messages. Thread-safe: messages wait for each other at the database."""
 
-    def __init__(self, store: WorklistStore, rejected: RejectedMessages, settings: Hl7Settings, station: str) -> None:
-        """`station` is the ScheduledStationAETitle of steps without one."""
+    def __init__(
+        self,
+        store: WorklistStore,
+        rejected: RejectedMessages,
+        settings: Hl7Settings,
+        station: str,
+        *,
+        make_study: bool = True,
+    ) -> None:
+        """`station` is the ScheduledStationAETitle of steps without one; `make_study`: see `make_entry`."""
+        self._make_study = make_study
         self._store = store
         self._rejected = rejected
         self._settings = settings
@@ -124,7 +133,7 @@ class Processor:
 
     def _put(self, changes: Transaction, dataset: Dataset, existing: StoredEntry | None, step: Step) -> None:
         try:
-            entry, _ = make_entry(dataset, self._station)
+            entry, _ = make_entry(dataset, self._station, make_study=self._make_study)
         except Unusable as error:
             raise Rejected("AE", REQUIRED_FIELD_MISSING, "", 0, str(error)) from error
         changes.put(entry, existing.id if existing else None, f"{step.order}{_END}{step.step_id}")
@@ -145,8 +154,9 @@ def _new(siblings: list[StoredEntry]) -> Dataset:
     dataset.ScheduledProcedureStepSequence = [Dataset()]
     if siblings:
         other = read_data_set(siblings[0].data_set)
-        dataset.StudyInstanceUID = other.StudyInstanceUID
-        dataset.RequestedProcedureID = other.RequestedProcedureID
+        for keyword in ("StudyInstanceUID", "RequestedProcedureID"):
+            if keyword in other:
+                dataset[keyword] = other[keyword]
     return dataset
 
 

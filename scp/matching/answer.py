@@ -14,15 +14,9 @@ from pydicom.valuerep import PersonName
 from scp.matching.candidate import DEFINITE_VRS, Attribute, AttributeName, Candidate
 
 
-def add_attribute(
-    dataset: Dataset, name: AttributeName, attribute: Attribute, items: list[Dataset] | None = None
-) -> None:
-    """Add one attribute to `dataset`; `items` stand for those of a sequence, if they are not to be taken in full."""
-    if attribute.vr == "SQ":
-        chosen = [full_dataset(item) for item in attribute.values] if items is None else items
-        value: Any = Sequence(chosen)
-    else:
-        value = _value(attribute)
+def add_attribute(dataset: Dataset, name: AttributeName, attribute: Attribute) -> None:
+    """Add one attribute to `dataset`."""
+    value: Any = Sequence(map(full_dataset, attribute.values)) if attribute.vr == "SQ" else _value(attribute)
     tag = _tag(dataset, name)
     vr = DEFINITE_VRS.get(attribute.vr, attribute.vr)
     dataset[tag] = DataElement(tag, vr, value, already_converted=True)

@@ -53,7 +53,7 @@ class _Context(NamedTuple):
         terms = _texts_of(dataset, SPECIFIC_CHARACTER_SET)
         offset = _texts_of(dataset, TIMEZONE_OFFSET_FROM_UTC)
         return _Context(
-            _python_encodings(terms) if terms else self.encodings,  # PS3.5 7.5.3
+            python_encodings(terms) if terms else self.encodings,  # PS3.5 7.5.3
             parse_timezone_offset(offset[0]) if offset else self.timezone_offset,
             self.private_vrs,
             self.depth - 1,
@@ -152,9 +152,10 @@ def _attribute(element: DataElement | RawDataElement, vr: str, encodings: tuple[
     value = element.value
     kind = kind_of(vr)
     if kind == "text":
-        return _shared_attribute(vr, _texts(value, vr, encodings))
+        return _shared_attribute(vr, decoded_texts(value, vr, encodings))
     if isinstance(element, RawDataElement):
-        return Attribute(vr, _numbers(value, vr, element) if kind == "number" else (value,) if value else ())
+        order = "<" if element.is_little_endian else ">"
+        return Attribute(vr, decoded_numbers(value, vr, order) if kind == "number" else (value,) if value else ())
     values = value if isinstance(value, MutableSequence) else (value,)
     wanted = (int, float) if kind == "number" else bytes
     return Attribute(vr, tuple(v for v in values if isinstance(v, wanted) and v != b""))
@@ -171,7 +172,7 @@ def _vr(element: DataElement | RawDataElement, name: AttributeName, private_vrs:
     given = str(element.VR) if element.VR else "UN"
     if not isinstance(name, int):
         return given if given != "UN" else private_vrs.get(name) or private_vr(*name)
-    vr = _dictionary_vr(name)
+    vr = dictionary_vr(name)
     if not vr or vr == given or (" or " in vr and given != "UN"):
         return given
     if isinstance(element, DataElement) and kind_of(vr) != kind_of(given):
@@ -189,7 +190,8 @@ def private_vr(group: int, creator: str, low_byte: int) -> str:
 
 
 @lru_cache(maxsize=16384)
-def _dictionary_vr(tag: int) -> str:
+def dictionary_vr(tag: int) -> str:
+    """The Standard's value representation; empty if it does not know the tag."""
     try:
         return dictionary_VR(tag)
     except KeyError:
@@ -210,8 +212,8 @@ def _items(dataset: Dataset, element: DataElement | RawDataElement) -> Iterable[
     raise Undecodable(f"{element.tag} is not a sequence")
 
 
-def _numbers(value: bytes | None, vr: str, element: RawDataElement) -> tuple[Any, ...]:
-    order = "<" if element.is_little_endian else ">"
+def decoded_numbers(value: bytes | None, vr: str, order: str) -> tuple[Any, ...]:
+    """The numbers in a value of a VR with binary numbers; `order` is that of `struct`."""
     try:
         if vr == "AT":
             halves = struct.unpack(f"{order}{len(value or b'') // 2}H", value or b"")
@@ -222,7 +224,8 @@ def _numbers(value: bytes | None, vr: str, element: RawDataElement) -> tuple[Any
 
 
 @lru_cache(maxsize=256)
-def _python_encodings(terms: tuple[str, ...]) -> tuple[str, ...]:
+def python_encodings(terms: tuple[str, ...]) -> tuple[str, ...]:
+    """Python's names of the character sets that SpecificCharacterSet names."""
     try:
         return tuple(convert_encodings(list(terms)))
     except LookupError:
@@ -233,10 +236,11 @@ def _texts_of(dataset: Dataset, tag: int) -> tuple[str, ...]:
     """Values of an element of the default character repertoire, without touching pydicom's conversion."""
     if tag not in dataset:
         return ()
-    return _texts(dataset.get_item(tag).value, "CS", ("latin_1",))
+    return decoded_texts(dataset.get_item(tag).value, "CS", ("latin_1",))
 
 
-def _texts(value: Any, vr: str, encodings: tuple[str, ...]) -> tuple[str, ...]:
+def decoded_texts(value: Any, vr: str, encodings: tuple[str, ...]) -> tuple[str, ...]:
+    """The values of an attribute whose VR is text, decoded before they are split; none if all are empty."""
     if value is None:
         return ()
     if isinstance(value, bytes):

@@ -11,7 +11,7 @@ from typing import Final
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 
-from scp.matching.answer import add_attribute
+from scp.matching.answer import full_dataset
 from scp.matching.attribute import EMPTY_VALUE, Test, compile_attribute, is_universal
 from scp.matching.candidate import (
     TIMEZONE_OFFSET_FROM_UTC,
@@ -87,22 +87,27 @@ class Matcher:
         return all(interval.matches(candidate, unknown) for interval in self._intervals)
 
     def answer(self, candidate: Candidate | Dataset) -> Dataset:
+        """What was `selected`, as a data set."""
+        return full_dataset(self.selected(candidate))
+
+    def selected(self, candidate: Candidate | Dataset) -> Candidate:
         """The requested attributes as the candidate has them, zero length where it has no value.
 
         Of a sequence: the items that match, with the attributes requested of them; all of it if nothing particular was
         requested. Left out: attributes that are neither held nor supported, and what the package's docstring lists.
         """
         candidate = self._candidate(candidate)
-        answer = Dataset()
+        selected: dict[AttributeName, Attribute] = {}
         for key in self._keys:
             attribute = candidate.attributes.get(key.name)
-            if attribute is None and not key.is_supported:
-                continue
             if attribute is None:
+                if not key.is_supported:
+                    continue
                 attribute = Attribute(key.vr, ())
-            items = [key.items.answer(item) for item in key.chosen(attribute)] if key.items else None
-            add_attribute(answer, key.name, attribute, items)
-        return answer
+            elif key.items and attribute.vr == "SQ":
+                attribute = Attribute("SQ", tuple(map(key.items.selected, key.chosen(attribute))))
+            selected[key.name] = attribute
+        return Candidate(selected, candidate.timezone_offset)
 
     def supports(self, candidate: Candidate) -> bool:
         """Whether the answer holds every requested attribute; if not, its status is FF01 (PS3.4 Table C.4-1)."""

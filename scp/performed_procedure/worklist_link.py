@@ -7,7 +7,6 @@ else among those of the Accession Number.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -48,19 +47,11 @@ class WorklistLink:
             log.warning("worklist_not_told status=%r exception=%s", status, type(error).__name__)
 
     def _set(self, changes: Transaction, wanted: tuple[str, str], status: str, patient: str, accession: str) -> None:
-        for entry_id, encoded in _candidates(changes, patient, accession):
-            dataset = read_data_set(encoded)
+        for stored in changes.of_patient(patient, accession):
+            dataset = read_data_set(stored.data_set)
             (scheduled,) = dataset.ScheduledProcedureStepSequence
-            found = (str(dataset.StudyInstanceUID), str(scheduled.ScheduledProcedureStepID))
+            found = (str(dataset.get("StudyInstanceUID") or ""), str(scheduled.ScheduledProcedureStepID))
             if found == wanted:
                 scheduled.ScheduledProcedureStepStatus = status
-                entry, _ = make_entry(dataset, self._station)
-                changes.put(entry, entry_id)
-
-
-def _candidates(changes: Transaction, patient: str, accession: str) -> Iterator[tuple[str, bytes]]:
-    for column, value in (("patient_id", patient), ("accession_number", accession)):
-        if value:
-            # the column is one of the two above
-            rows = changes.connection.execute(f"SELECT id, data_set FROM entry WHERE {column} = ?", (value,))  # noqa: S608
-            yield from rows.fetchall()
+                entry, _ = make_entry(dataset, self._station, make_study=False)
+                changes.put(entry, stored.id)

@@ -33,5 +33,5 @@ def build_services(settings: ScpSettings, client: OrthancClient, current: Curren
         GetService(current, client).service(),
         *([worklist] if worklist else []),
         *build_storage_commitment(settings, client),
-        *build_performed_procedure(settings),
+        *build_performed_procedure(settings, client),
     )

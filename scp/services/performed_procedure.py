@@ -24,13 +24,17 @@ from typing import Final
 from uuid import uuid4
 
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
 
 from config.settings import DicomSettings, ScpSettings
-from scp.performed_procedure.rules import NoLongerUpdated, created, updated
+from scp.administration import modalities_of
+from scp.orthanc_client import OrthancClient
+from scp.performed_procedure.forwarder import PERFORMED_PROCEDURE_STEP, Forwarder, connector_to
+from scp.performed_procedure.forwarding import N_CREATE, N_SET, Forwarding, Message
+from scp.performed_procedure.rules import NoLongerUpdated, created, in_utf_8, updated
 from scp.performed_procedure.store import PerformedProcedureSteps, StoredStep, now
 from scp.performed_procedure.worklist_link import WorklistLink
 from scp.request import Request, Service
+from scp.retrieve.destination import connector
 from scp.statuses import (
     ATTRIBUTE_LIST_ERROR,
     INVALID_OBJECT_INSTANCE,
@@ -41,7 +45,6 @@ from scp.statuses import (
 
 log = logging.getLogger(__name__)
 
-PERFORMED_PROCEDURE_STEP: Final = UID("1.2.840.10008.3.1.2.3.3")
 _SOP_CLASSES: Final = (PERFORMED_PROCEDURE_STEP,)
 _PERMISSION: Final = "allow_find_worklist"  # Orthanc has no flag for MPPS: who gets the list may report on it
 _UID: Final = re.compile(r"[0-9.]{1,64}")
@@ -54,6 +57,7 @@ class PerformedProcedureService:
 
     steps: PerformedProcedureSteps
     link: WorklistLink
+    forwards: bool = False  # to ForwardPerformedProcedureSteps
 
     def services(self) -> tuple[Service, ...]:
         return (
@@ -65,8 +69,10 @@ class PerformedProcedureService:
         """N-CREATE. The SOP Instance UID is the modality's, or ours if it leaves that to us (PS3.7 10.1.5.1.4)."""
         uid = _checked(str(request.message.AffectedSOPInstanceUID or f"2.25.{uuid4().int}"))
         attributes = created(request.identifier())
-        self.steps.create(StoredStep(uid, request.peer.calling_ae_title, now(), attributes))
-        self.link.tell(attributes)
+        forwarding = Forwarding((Message(N_CREATE, attributes, time.time()),)) if self.forwards else None
+        with self.steps.changing():
+            self.steps.create(StoredStep(uid, request.peer.calling_ae_title, now(), attributes, forwarding=forwarding))
+            self.link.tell(attributes)
         request.respond(SUCCESS, AffectedSOPInstanceUID=uid)
 
     def set(self, request: Request) -> None:
@@ -86,22 +92,29 @@ class PerformedProcedureService:
             step = self.steps.get(uid)
             if step is None:
                 raise Refusal(NO_SUCH_SOP_INSTANCE, "there is no such performed procedure step")
+            changes = in_utf_8(changes)
             attributes, is_complete = updated(step.attributes, changes)
-            self.steps.replace(replace(step, attributes=attributes))
+            forwarding = step.forwarding
+            if forwarding is not None:  # also what was not taken here: the other system may know better
+                forwarding = forwarding.with_message(Message(N_SET, changes, time.time()))
+            self.steps.replace(replace(step, attributes=attributes, changed_at=now(), forwarding=forwarding))
             self.link.tell(attributes)  # in here, so that the worklist hears of changes in their order
         return is_complete
 
 
-def build_performed_procedure(settings: ScpSettings) -> tuple[Service, ...]:
-    """Both operations, and a thread that forgets old steps."""
+def build_performed_procedure(settings: ScpSettings, client: OrthancClient) -> tuple[Service, ...]:
+    """Both operations, a thread that forgets old steps, and one that forwards them."""
     dicom = settings.dicom or DicomSettings()
     worklists = settings.worklists
     steps = PerformedProcedureSteps(settings.directory / "mpps")  # the plugin reads it: mpps_routes
     link = WorklistLink(worklists.managed_directory, worklists.default_station_ae_title)
-    threading.Thread(
-        target=_keep_house, args=(steps, dicom.performed_procedure_step_days * 86400.0), name="mpps", daemon=True
-    ).start()
-    return PerformedProcedureService(steps, link).services()
+    age = dicom.performed_procedure_step_days * 86400.0
+    threading.Thread(target=_keep_house, args=(steps, age), name="mpps", daemon=True).start()
+    target = dicom.forward_performed_procedure_steps
+    if target:
+        peer = connector_to(target, modalities_of(settings, client), connector(dicom))
+        Forwarder(steps, peer, dicom.default_encoding, age).start()
+    return PerformedProcedureService(steps, link, forwards=bool(target)).services()
 
 
 def _keep_house(steps: PerformedProcedureSteps, age: float) -> None:

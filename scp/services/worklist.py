@@ -19,14 +19,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from config.settings import DicomSettings, ScpSettings
 from scp.administration import Current
 from scp.matching import Candidate, Clock, Matcher, MatchingOptions, compile_identifier
-from scp.matching.answer import add_attribute
+from scp.matching.answer import full_dataset
 from scp.matching.candidate import TIMEZONE_OFFSET_FROM_UTC
-from scp.query.character_set import python_encoding, set_character_set
+from scp.matching.encoding import encode_candidate
+from scp.query.character_set import TERMS, python_encoding, set_character_set
 from scp.query.private_dictionary import private_vrs
 from scp.request import Request, Service
 from scp.statuses import CANCEL, CANNOT_UNDERSTAND, PENDING, PENDING_WARNING, SUCCESS, Refusal
@@ -109,12 +111,20 @@ class WorklistService:
                 yield seen
 
     def _send(self, request: Request, matcher: Matcher, entry: Candidate) -> None:
-        answer = matcher.answer(entry)
+        answer = matcher.selected(entry)
         timezone = entry.attributes.get(TIMEZONE_OFFSET_FROM_UTC)
         if timezone:  # PS3.4 K.4.1.1.3.2: the times of the answer are by this clock
-            add_attribute(answer, TIMEZONE_OFFSET_FROM_UTC, timezone)
-        set_character_set(answer, self.settings().default_encoding)
-        request.respond(PENDING if matcher.supports(entry) else PENDING_WARNING, answer)
+            answer = Candidate({**answer.attributes, TIMEZONE_OFFSET_FROM_UTC: timezone})
+        encoded = encode_candidate(
+            answer, TERMS.get(self.settings().default_encoding, ()), request.context.transfer_syntax
+        )
+        status = PENDING if matcher.supports(entry) else PENDING_WARNING
+        request.respond(status, self._data_set(answer) if encoded is None else encoded)
+
+    def _data_set(self, answer: Candidate) -> Dataset:
+        dataset = full_dataset(answer)
+        set_character_set(dataset, self.settings().default_encoding)
+        return dataset
 
 
 def build_worklist_service(settings: ScpSettings, current: Current) -> Service | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from typing import Final
 
-from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from scp.upper_layer.identifier import decode_identifier
+from scp.matching import Candidate
+from scp.matching.candidate import NO_PRIVATE_VRS, PrivateVrs
+from scp.matching.decoding import read_candidate
 from scp.upper_layer.limits import Limits
 
 FILE_META_INFORMATION: Final = 0x0002  # group
@@ -20,12 +21,15 @@ class NotDicom(Exception):
     """The file is no DICOM file and no data set either."""
 
 
-def read_worklist_file(content: bytes, limits: Limits) -> Dataset:
+def read_worklist_file(
+    content: bytes, limits: Limits, default_encoding: str, private_vrs: PrivateVrs = NO_PRIVATE_VRS
+) -> Candidate:
     """The data set of a file, with or without preamble and File Meta Information.
 
     Raises:
         NotDicom: it starts like neither, or in a transfer syntax that nobody knows.
         scp.statuses.Refusal: it does, but the data set is damaged, cut short, nested too deeply or too large.
+        scp.matching.candidate.Undecodable: the same, in a sequence.
     """
     file = io.BytesIO(content)
     try:
@@ -38,7 +42,7 @@ def read_worklist_file(content: bytes, limits: Limits) -> Dataset:
     transfer_syntax = UID(transfer_syntax) if transfer_syntax else _guess(body)
     if not transfer_syntax.is_transfer_syntax:
         raise NotDicom("unknown transfer syntax")
-    return decode_identifier(io.BytesIO(body), transfer_syntax, limits)
+    return read_candidate(body, transfer_syntax, limits, default_encoding, private_vrs)
 
 
 def _after_meta(tag: BaseTag, _vr: str | None, _length: int) -> bool:

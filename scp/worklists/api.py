@@ -60,10 +60,11 @@ class _Failure(Exception):
 class Api:
     """Answers requests. Thread-safe."""
 
-    def __init__(self, store: WorklistStore, station: str) -> None:
-        """`station` is the ScheduledStationAETitle of entries without one."""
+    def __init__(self, store: WorklistStore, station: str, *, make_study: bool = True) -> None:
+        """`station` is the ScheduledStationAETitle of entries without one; `make_study`: see `make_entry`."""
         self._store = store
         self._station = station
+        self._make_study = make_study
 
     def answer(self, request: Request) -> Answer:
         """Never raises."""
@@ -115,7 +116,7 @@ class Api:
         force = body.get("Force", force)
         if not isinstance(force, bool):
             raise _Failure(400, "'Force' must be true or false")
-        entry, repaired = make_entry(data_set_of(body["Tags"]), self._station, force=force)
+        entry, repaired = make_entry(data_set_of(body["Tags"]), self._station, force=force, make_study=self._make_study)
         with self._store.transaction() as changes:
             entry_id = changes.put(entry, entry_id)
         root = "/isen/worklists" if request.path.startswith("/isen") else "/worklists"

@@ -18,16 +18,18 @@ from typing import Final
 from urllib.parse import quote
 
 FILE: Final = "worklists.sqlite"
-VERSION: Final = 1  # of the schema
+VERSION: Final = 2  # of the schema
+FINISHED: Final = "('COMPLETED', 'DISCONTINUED', 'CANCELED')"  # ScheduledProcedureStepStatus of what is over
 WRITE_PATIENCE: Final = 5.0  # seconds for another process's transaction to end
 READ_CACHE: Final = 8 * 1024  # KiB of pages per worker
 
-_SCHEMA: Final = """
+_SCHEMA: Final = f"""
 CREATE TABLE entry (
     number INTEGER PRIMARY KEY AUTOINCREMENT,  -- order of creation; never used twice
     id TEXT NOT NULL UNIQUE,
     revision INTEGER NOT NULL,                 -- counts the changes of this entry
     created_at TEXT NOT NULL,                  -- UTC, as Orthanc writes times
+    changed_at REAL NOT NULL DEFAULT 0,        -- seconds since the epoch
     order_key TEXT,                            -- what the sender of HL7 orders knows the step by; one step each
     day INTEGER NOT NULL,
     modality TEXT NOT NULL,
@@ -42,6 +44,8 @@ CREATE UNIQUE INDEX entry_order ON entry (order_key) WHERE order_key IS NOT NULL
 CREATE INDEX entry_day ON entry (  -- all that queries test: rows are read only for what is answered
     day, modality, stations, status, patient_id, accession_number, patient_name, revision
 );
+CREATE INDEX entry_created ON entry (created_at);
+CREATE INDEX entry_finished ON entry (changed_at) WHERE status IN {FINISHED};
 CREATE INDEX entry_patient ON entry (patient_id);
 CREATE INDEX entry_accession ON entry (accession_number);
 CREATE TABLE message (
@@ -53,6 +57,11 @@ CREATE TABLE message (
     PRIMARY KEY (sender, control_id)
 ) WITHOUT ROWID;
 CREATE INDEX message_age ON message (received_at);
+"""
+_FROM_VERSION_1: Final = f"""
+ALTER TABLE entry ADD COLUMN changed_at REAL NOT NULL DEFAULT 0;
+CREATE INDEX entry_created ON entry (created_at);
+CREATE INDEX entry_finished ON entry (changed_at) WHERE status IN {FINISHED};
 """
 
 
@@ -105,11 +114,12 @@ def open_for_reading(directory: Path) -> sqlite3.Connection:
 
 
 def _set_up(connection: sqlite3.Connection) -> None:
-    """Make the tables unless another process has; both may try at the same time."""
+    """Make the tables, or bring an older version's up to date, unless another process has; both may try at once."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not connection.execute("PRAGMA user_version").fetchone()[0]:
-            for statement in _SCHEMA.split(";\n"):
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version < VERSION:
+            for statement in (_FROM_VERSION_1 if version else _SCHEMA).split(";\n"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")

@@ -20,6 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from config.settings import DicomSettings
 from scp.matching import Candidate
 from scp.matching.candidate import Undecodable
+from scp.matching.decoding import read_candidate
 from scp.matching.temporal import DAY, parse_date
 from scp.statuses import Refusal
 from scp.upper_layer.identifier import decode_identifier, encode_identifier
@@ -53,18 +54,21 @@ class Entry:
     status: str  # ScheduledProcedureStepStatus
 
 
-def make_entry(dataset: Dataset, station: str, *, force: bool = False) -> tuple[Entry, list[str]]:
+def make_entry(
+    dataset: Dataset, station: str, *, force: bool = False, make_study: bool = True
+) -> tuple[Entry, list[str]]:
     """The entry that `dataset` is, and the keywords of what had to be filled in. Changes `dataset`.
 
     Args:
         dataset: with exactly one item in its ScheduledProcedureStepSequence.
         station: ScheduledStationAETitle of steps without one.
         force: a missing Modality is OT, a missing start date today (Orthanc's `Force`).
+        make_study: a missing Study Instance UID is made (Orthanc's `SetStudyInstanceUidIfMissing`).
 
     Raises:
         Unusable: it cannot be answered as PS3.4 K.6.1.2 demands.
     """
-    repaired = _complete(dataset, station, force=force)
+    repaired = _complete(dataset, station, force=force, make_study=make_study)
     dataset.SpecificCharacterSet = UTF_8
     try:
         encoded = encode_identifier(dataset, ExplicitVRLittleEndian)
@@ -92,11 +96,11 @@ def candidate_of(encoded: bytes) -> Candidate:
         Undecodable: the same, in a sequence.
         IncompleteEntry: it lacks an attribute of type 1.
     """
-    (candidate,) = entries_of(Candidate.of(read_data_set(encoded), "utf8"))
+    (candidate,) = entries_of(read_candidate(encoded, ExplicitVRLittleEndian, LIMITS, "utf8"))
     return candidate
 
 
-def _complete(dataset: Dataset, station: str, *, force: bool) -> list[str]:
+def _complete(dataset: Dataset, station: str, *, force: bool, make_study: bool) -> list[str]:
     steps = dataset.get("ScheduledProcedureStepSequence") or []
     if len(steps) != 1:
         raise Unusable(
@@ -111,7 +115,8 @@ def _complete(dataset: Dataset, station: str, *, force: bool) -> list[str]:
             raise Unusable(f"'ScheduledProcedureStepSequence' is missing a '{keyword}'; \"Force\": true fills it in")
     today = datetime.now(UTC).astimezone().strftime("%Y%m%d")
     return [
-        *_fill(dataset, StudyInstanceUID=study_instance_uid(), RequestedProcedureID=_short_id()),
+        *(_fill(dataset, StudyInstanceUID=study_instance_uid()) if make_study else ()),
+        *_fill(dataset, RequestedProcedureID=_short_id()),
         *_fill(
             steps[0],
             Modality="OT",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from uuid import uuid4
 
-from scp.worklists.database import open_for_writing
+from scp.worklists.database import FINISHED, open_for_writing
 from scp.worklists.entry import Entry
 
 _SELECT: Final = "SELECT id, created_at, order_key, data_set FROM entry "
@@ -102,15 +103,16 @@ class Transaction:
         """
         entry_id = entry_id or str(uuid4())
         self.connection.execute(
-            "INSERT INTO entry (id, revision, created_at, order_key, day, modality, stations, patient_id,"
-            " accession_number, patient_name, status, data_set) VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            "INSERT INTO entry (id, revision, created_at, changed_at, order_key, day, modality, stations, patient_id,"
+            " accession_number, patient_name, status, data_set) VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (id) DO UPDATE SET revision = revision + 1, day = excluded.day, modality = excluded.modality,"
             " stations = excluded.stations, patient_id = excluded.patient_id,"
             " accession_number = excluded.accession_number, patient_name = excluded.patient_name,"
-            " status = excluded.status, data_set = excluded.data_set",
+            " status = excluded.status, data_set = excluded.data_set, changed_at = excluded.changed_at",
             (
                 entry_id,
-                datetime.now(UTC).strftime("%Y%m%dT%H%M%S"),
+                _orthanc_time(time.time()),
+                time.time(),
                 order_key,
                 entry.day,
                 entry.modality,
@@ -137,6 +139,14 @@ class Transaction:
         )
         return [StoredEntry(*row) for row in rows]
 
+    def of_patient(self, patient_id: str, accession_number: str) -> list[StoredEntry]:
+        """Every entry of this patient or with this Accession Number; empty ones name nobody."""
+        rows = self.connection.execute(
+            _SELECT + "WHERE (patient_id = ?1 AND ?1 != '') OR (accession_number = ?2 AND ?2 != '') ORDER BY number",
+            (patient_id, accession_number),
+        )
+        return [StoredEntry(*row) for row in rows]
+
     def remove(self, entry_id: str) -> bool:
         """Remove the entry; whether there was one."""
         return self.connection.execute("DELETE FROM entry WHERE id = ?", (entry_id,)).rowcount > 0
@@ -144,3 +154,19 @@ class Transaction:
     def remove_before(self, day: int) -> int:
         """Remove every entry whose start date is before `day` (`date.toordinal`); how many there were."""
         return self.connection.execute("DELETE FROM entry WHERE day < ?", (day,)).rowcount
+
+    def remove_created_before(self, moment: float) -> int:
+        """Remove every entry that was made before this Unix time; how many there were."""
+        return self.connection.execute("DELETE FROM entry WHERE created_at < ?", (_orthanc_time(moment),)).rowcount
+
+    def remove_finished_before(self, moment: float) -> int:
+        """Remove every entry that had ended, or was cancelled, before this Unix time; how many there were."""
+        return self.connection.execute(
+            f"DELETE FROM entry WHERE status IN {FINISHED} AND changed_at < ?",  # noqa: S608 - a constant
+            (moment,),
+        ).rowcount
+
+
+def _orthanc_time(moment: float) -> str:
+    """UTC, as Orthanc writes times; in the order of time as texts too."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y%m%dT%H%M%S")

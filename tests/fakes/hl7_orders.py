@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from itertools import count
 from types import TracebackType
 from typing import Self
@@ -78,8 +79,10 @@ def omi(order: str = "PL9", control: str = "NW", steps: tuple[str, ...] = ("S1",
 class Sender:
     """One MLLP connection."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        if tls:
+            self._socket = tls.wrap_socket(self._socket, server_hostname="127.0.0.1")
         self._received = b""
 
     def __enter__(self) -> Self:

@@ -14,6 +14,8 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 
 from backend.stack.dcmtk import Peer
+from backend.stack.ports import free_port
+from backend.stack.processes import wait_until
 from scp.statuses import (
     ATTRIBUTE_LIST_ERROR,
     DUPLICATE_SOP_INSTANCE,
@@ -23,6 +25,7 @@ from scp.statuses import (
     SUCCESS,
 )
 from tests.fakes.performed_steps import STUDY, creation, ending
+from tests.fakes.ris import Ris
 from tests.integration.harness import Node, NodeMaker
 
 MPPS = "1.2.840.10008.3.1.2.3.3"
@@ -162,3 +165,41 @@ def test_steps_survive_the_end_of_every_process(make_node: NodeMaker) -> None:
 def test_the_list_is_bounded(node: Node, limit: str) -> None:
     with pytest.raises(HTTPError, match="400"):
         node.orthanc.get(f"/isen/mpps?limit={limit}")
+
+
+def test_a_ris_is_told_of_every_step_even_if_everything_ends_in_between(make_node: NodeMaker) -> None:
+    """ForwardPerformedProcedureSteps: the RIS is away, Orthanc is killed, and it hears of the step all the same."""
+    ris = Ris(free_port())
+    node = make_node(
+        {
+            "DicomModalities": {"ris": ["RIS", "127.0.0.1", ris.port]},
+            "Isen": {"Dicom": {"ForwardPerformedProcedureSteps": "ris"}},
+        }
+    ).start()
+    uid = generate_uid()
+    ae = AE("CT1")
+    ae.add_requested_context(MPPS)
+    association = ae.associate("127.0.0.1", node.orthanc.dicom_port, ae_title="ORTHANC")
+    assert create(association, uid).Status == SUCCESS
+    assert change(association, uid, ending("DISCONTINUED")).Status == SUCCESS
+    association.release()
+    assert stored(node, uid)["Forwarding"]["State"] == "Pending"
+    assert node.status()["Dicom"]["PerformedProcedureSteps"] == {"Outgoing": 1, "Refused": 0}
+    node.orthanc.kill()
+    node.wait_for_the_end()
+    ris.start()
+    try:
+        node.start()
+        wait_until(lambda: stored(node, uid)["Forwarding"]["State"] == "Forwarded", 30, "the RIS has been told")
+        (created, begun), (updated, ended) = ris.of(uid)
+        assert (created, updated) == ("N-CREATE", "N-SET")
+        assert str(begun.PatientName) == "Müller^Jörg"
+        assert ended.PerformedProcedureStepStatus == "DISCONTINUED"
+        assert node.status()["Dicom"]["PerformedProcedureSteps"] == {"Outgoing": 0, "Refused": 0}
+
+        def metrics() -> str:
+            return node.orthanc.get("/tools/metrics-prometheus").decode()
+
+        wait_until(lambda: "isen_mpps_forward_pending_count 0" in metrics(), 20, "the metric says so")
+    finally:
+        ris.stop()

@@ -55,3 +55,48 @@ def test_mistakes_are_named(option: str, value: Any, sentence: str) -> None:
     path, message = only_problem(hl7({option: value}))
     assert path.startswith(f"Isen.Hl7.{option}")
     assert sentence in message
+
+
+class TestTls:
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> dict[str, str]:
+        for name in ("certificate", "key", "trusted"):
+            (tmp_path / name).write_text("PEM")
+        return {
+            "TlsCertificate": str(tmp_path / "certificate"),
+            "TlsPrivateKey": str(tmp_path / "key"),
+            "TlsTrustedCertificates": str(tmp_path / "trusted"),
+        }
+
+    def test_it_is_off_unless_it_is_asked_for(self, files: dict[str, str]) -> None:
+        settings = accepted(hl7(files)).settings.hl7
+        assert settings
+        assert settings.tls is None
+
+    def test_its_options_are_those_of_dicom_tls(self, files: dict[str, str]) -> None:
+        settings = accepted(hl7({"TlsEnabled": True, **files})).settings.hl7
+        assert settings
+        assert settings.tls
+        assert str(settings.tls.certificate) == files["TlsCertificate"]
+        assert settings.tls.remote_certificate_required
+
+    @pytest.mark.parametrize("missing", ["TlsCertificate", "TlsPrivateKey", "TlsTrustedCertificates"])
+    def test_every_file_is_needed(self, files: dict[str, str], missing: str) -> None:
+        del files[missing]
+        path, sentence = only_problem(hl7({"TlsEnabled": True, **files}))
+        assert path == f"Isen.Hl7.{missing}"
+        assert "Isen.Hl7.TlsEnabled needs it" in sentence
+
+    def test_without_certificates_of_senders_there_is_nobody_to_trust(self, files: dict[str, str]) -> None:
+        del files["TlsTrustedCertificates"]
+        section = {"TlsEnabled": True, "TlsRemoteCertificateRequired": False, **files}
+        settings = accepted(hl7(section)).settings.hl7
+        assert settings
+        assert settings.tls
+        assert not settings.tls.remote_certificate_required
+
+    def test_a_file_that_is_not_there_is_named(self, files: dict[str, str]) -> None:
+        files["TlsPrivateKey"] += ".missing"
+        path, sentence = only_problem(hl7({"TlsEnabled": True, **files}))
+        assert path == "Isen.Hl7.TlsPrivateKey"
+        assert "there is no file" in sentence

@@ -172,9 +172,23 @@ class TestWorklists:
         assert self.read({"Enable": False, "Directory": "/a"}, {"Enable": True, "Database": "/b"}).directory is None
 
     def test_options_of_the_newer_plugin_without_effect_are_named(self) -> None:
-        section = {"Enable": True, "Directory": "/w", "HousekeepingInterval": 60}
+        section = {"Enable": True, "Directory": "/w", "LogMatchedWorklistIds": True}
         warnings = accepted(changed("Isen.Worklists", Removed) | {"Worklists": section}).warnings
-        assert any(warning.startswith("Worklists.HousekeepingInterval: is ignored") for warning in warnings)
+        assert any(warning.startswith("Worklists.LogMatchedWorklistIds: is ignored") for warning in warnings)
+
+    def test_options_of_the_newer_plugin_keep_their_meaning_in_either_section(self) -> None:
+        options = {"DeleteWorklistsOnStableStudy": True, "HousekeepingInterval": 5, "Directory": "/w"}
+        for settings in (self.read(options), self.read(orthanc={"Enable": True, **options})):
+            assert settings.delete_worklists_on_stable_study
+            assert settings.housekeeping_interval == 5
+        managed = {"ManagedDirectory": "/m", "DeleteWorklistsDelay": 24, "SetStudyInstanceUidIfMissing": False}
+        settings = self.read(managed)
+        assert (settings.delete_worklists_delay, settings.set_study_instance_uid_if_missing) == (24, False)
+
+    def test_files_are_deleted_by_default_only_where_the_newer_plugin_would_have(self) -> None:
+        assert self.read(orthanc={"Enable": True, "Directory": "/w"}).delete_worklists_on_stable_study
+        assert not self.read(orthanc={"Enable": True, "Database": "/w"}).delete_worklists_on_stable_study
+        assert not self.read({"Directory": "/w"}).delete_worklists_on_stable_study
 
     @pytest.mark.parametrize(
         ("section", "path"),

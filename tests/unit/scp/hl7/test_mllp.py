@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.settings import Hl7Settings
+from config.settings import Hl7Settings, TlsSettings
+from scp.hl7 import mllp
 from scp.hl7.mllp import MllpServer
+from scp.tls import TlsContext
+from tests.fakes.certificates import Certificates, make_certificates
 from tests.fakes.hl7_orders import Sender
 
 
 @contextmanager
-def server(**options: Any) -> Iterator[int]:
+def server(tls: TlsContext | None = None, **options: Any) -> Iterator[int]:
     """A server that answers each message with its own text in brackets; its port."""
     listener = socket.create_server(("127.0.0.1", 0))
     loop = asyncio.new_event_loop()
-    made = MllpServer(Hl7Settings(**options), lambda content, _peer: b"[" + content + b"]" if content else None)
+    made = MllpServer(Hl7Settings(**options), lambda content, _peer: b"[" + content + b"]" if content else None, tls)
     started = threading.Event()
 
     async def run() -> None:
@@ -39,8 +45,16 @@ def server(**options: Any) -> Iterator[int]:
     thread.start()
     assert started.wait(10)
     yield listener.getsockname()[1]
-    loop.call_soon_threadsafe(loop.stop)
+    loop.call_soon_threadsafe(_stop, loop)
     thread.join(10)
+    loop.close()
+    listener.close()
+
+
+def _stop(loop: asyncio.AbstractEventLoop) -> None:
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.call_later(0.05, loop.stop)  # once the tasks have closed their connections
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +154,78 @@ def test_connections_are_bounded_and_a_place_becomes_free_again() -> None:
 def test_only_allowed_addresses_are_served(allowed: str, answered: bool) -> None:
     with server(allowed_addresses=(allowed,)) as port, Sender(port) as sender:
         assert is_closed(sender, b"\x0bone\x1c\r") is not answered
+
+
+class TestTls:
+    """PS3.15 B.12 and IHE ATNA: both sides known by their certificates."""
+
+    @pytest.fixture
+    def certificates(self, tmp_path: Path) -> Certificates:
+        return make_certificates(tmp_path)
+
+    @pytest.fixture
+    def tls(self, certificates: Certificates) -> TlsContext:
+        files = TlsSettings(
+            certificate=certificates.server,
+            private_key=certificates.server_key,
+            trusted_certificates=certificates.authority,
+        )
+        return TlsContext(files, server_side=True)
+
+    def client(self, certificates: Certificates, *, known: bool = True) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(certificates.authority))
+        if known:
+            context.load_cert_chain(certificates.client, certificates.client_key)
+        return context
+
+    def test_a_sender_with_a_trusted_certificate_is_served(self, tls: TlsContext, certificates: Certificates) -> None:
+        with server(tls) as port, Sender(port, self.client(certificates)) as sender:
+            assert sender.send("one") == "[one]"
+            assert sender.send("x" * 100_000) == f"[{'x' * 100_000}]"
+
+    def test_nobody_else_is(self, tls: TlsContext, certificates: Certificates) -> None:
+        with server(tls) as port:
+            with Sender(port) as plain:
+                assert is_closed(plain, b"\x0bone\x1c\r")
+            with pytest.raises(OSError), Sender(port, self.client(certificates, known=False)) as unknown:  # noqa: PT012
+                answer = unknown.send("one")
+                raise ConnectionError(answer)  # TLS 1.3: the refusal may only show as the end of the stream
+            with Sender(port, self.client(certificates)) as sender:
+                assert sender.send("two") == "[two]"
+
+    def test_handshakes_that_stall_are_bounded_and_end(
+        self, tls: TlsContext, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(mllp, "HANDSHAKE_TIMEOUT", 0.5)
+        with server(tls, maximum_connections=2) as port:
+            stalled = [Sender(port) for _ in range(2)]
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline:
+                try:
+                    with Sender(port, self.client(certificates)) as sender:
+                        if sender.send("one") == "[one]":
+                            break
+                except OSError:
+                    pass
+            else:
+                pytest.fail("no place became free")
+            assert all(one.receive() == "" for one in stalled)
+
+    def test_a_new_certificate_is_shown_to_the_next_connection(
+        self, tls: TlsContext, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with server(tls) as port, Sender(port, self.client(certificates)) as before:
+            (tmp_path / "new").mkdir()
+            other = make_certificates(tmp_path / "new")
+            for old, new in zip(
+                (certificates.server, certificates.server_key, certificates.authority),
+                (other.server, other.server_key, other.authority),
+                strict=True,
+            ):
+                shutil.move(new, old)
+            monkeypatch.setattr(tls, "_next_look", 0.0)
+            context = ssl.create_default_context(cafile=str(certificates.authority))
+            context.load_cert_chain(other.client, other.client_key)
+            with Sender(port, context) as after:
+                assert after.send("two") == "[two]"
+            assert before.send("one") == "[one]"

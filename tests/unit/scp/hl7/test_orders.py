@@ -84,6 +84,25 @@ def test_omi_o23_is_one_step_for_each_ipc() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("accession", "issuer"),
+    [
+        ("ACC9", None),
+        ("ACC9^HOSP", {"LocalNamespaceEntityID": "HOSP"}),
+        (
+            "ACC9^HOSP^1.2.3^ISO",
+            {"LocalNamespaceEntityID": "HOSP", "UniversalEntityID": "1.2.3", "UniversalEntityIDType": "ISO"},
+        ),
+        ("ACC9^^1.2.3", None),
+        ("ACC9^HOSP^1.2.3^NONE", {"LocalNamespaceEntityID": "HOSP"}),
+    ],
+)
+def test_ipc_1_names_the_issuer_of_the_accession_number(accession: str, issuer: dict[str, str] | None) -> None:
+    (step,) = steps(omi(steps=("S1",)).replace("IPC|ACC9|", f"IPC|{accession}|"))
+    assert step.study["AccessionNumber"] == "ACC9"
+    assert step.study["IssuerOfAccessionNumberSequence"] == ([issuer] if issuer else None)
+
+
 def test_omg_o19_is_read_like_orm() -> None:
     (step,) = steps(orm().replace("ORM^O01", "OMG^O19^OMG_O19"))
     assert step.step["Modality"] == "CT"

@@ -16,7 +16,7 @@ from scp.performed_procedure.worklist_link import WorklistLink
 from scp.statuses import DUPLICATE_SOP_INSTANCE, RESOURCE_LIMITATION, Refusal
 from tests.fakes.performed_steps import creation, ending
 
-STEP = StoredStep("1.2.3", "CT1", now(), created(creation()))
+STEP = StoredStep("1.2.3", "CT1", now(), created(creation()), changed_at=now())
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from scp.upper_layer.limits import Limits
 from scp.worklist_sources import folder as folder_module
 from scp.worklist_sources.folder import MAXIMUM_FILE_SIZE, WorklistFolder
 from scp.worklist_sources.protocol import SourceUnavailable
+from scp.worklist_sources.selection import Selection
 from tests.fakes.data_sets import with_bytes
 from tests.fakes.worklists import make_worklist_file, worklist_entry, write_worklist_file
 
@@ -335,3 +338,60 @@ class TestChanges:
         for thread in threads:
             thread.join(10)
         assert len(listings) <= 2
+
+
+class TestDays:
+    def test_a_query_for_some_days_looks_at_their_entries_only(self, source: WorklistFolder, tmp_path: Path) -> None:
+        for name, day in (("a", "20240302"), ("b", "20240301"), ("c", "20240302"), ("d", "20240303")):
+            make_worklist_file(tmp_path / f"{name}.wl", PatientID=name, ScheduledProcedureStepStartDate=day)
+
+        def found(first: date, last: date) -> list[str]:
+            selection = Selection(first.toordinal(), last.toordinal())
+            return [entry.attributes[PATIENT_ID].values[0] for entry in source.entries(selection)]
+
+        assert found(date(2024, 3, 2), date(2024, 3, 2)) == ["a", "c"]
+        assert found(date(2024, 3, 1), date(2024, 3, 2)) == ["b", "a", "c"]
+        assert found(date(2024, 3, 4), date(2024, 3, 9)) == []
+
+
+class TestFoldersThatTakeLongToList:
+    """As if the listing of three files took as long as that of ten thousand."""
+
+    @pytest.fixture
+    def listings(self, monkeypatch: pytest.MonkeyPatch, source: WorklistFolder, tmp_path: Path) -> list[float]:
+        monkeypatch.setattr(folder_module, "QUICK_LISTING", 0.0)
+        monkeypatch.setattr(folder_module, "LISTINGS_SHARE", 1e-9)
+        listings: list[float] = []
+        stamps = source._stamps
+        monkeypatch.setattr(source, "_stamps", lambda: listings.append(time.monotonic()) or stamps())
+        for name in ("a", "b", "c"):
+            make_worklist_file(tmp_path / f"{name}.wl", PatientID=name)
+        long_ago = time.time() - 60
+        os.utime(tmp_path, (long_ago, long_ago))
+        return listings
+
+    def test_one_listing_serves_several_queries(self, source: WorklistFolder, listings: list[float]) -> None:
+        assert [patient_ids(source) for _ in range(5)] == [["a", "b", "c"]] * 5
+        assert len(listings) == 1
+
+    def test_a_file_that_comes_or_goes_is_seen_at_once(
+        self, source: WorklistFolder, listings: list[float], tmp_path: Path
+    ) -> None:
+        assert patient_ids(source) == ["a", "b", "c"]
+        make_worklist_file(tmp_path / "d.wl", PatientID="d")
+        assert patient_ids(source) == ["a", "b", "c", "d"]
+        (tmp_path / "a.wl").unlink()
+        assert patient_ids(source) == ["b", "c", "d"]
+
+    def test_a_file_overwritten_in_place_is_seen_soon(
+        self, source: WorklistFolder, listings: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(folder_module, "LONGEST_USE", 0.2)
+        assert patient_ids(source) == ["a", "b", "c"]
+        make_worklist_file(tmp_path / "other", PatientID="z")
+        os.utime(tmp_path, (time.time() - 60,) * 2)
+        assert patient_ids(source) == ["a", "b", "c"]
+        (tmp_path / "b.wl").write_bytes((tmp_path / "other").read_bytes())
+        deadline = time.monotonic() + 10
+        while patient_ids(source) != ["a", "z", "c"]:
+            assert time.monotonic() < deadline

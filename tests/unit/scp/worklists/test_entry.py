@@ -7,7 +7,7 @@ from datetime import date, datetime
 import pytest
 
 from scp.worklist_sources.table_k6_1 import SCHEDULED_PROCEDURE_STEP_SEQUENCE, tag_of
-from scp.worklists.entry import Unusable, candidate_of, make_entry
+from scp.worklists.entry import Unusable, candidate_of, make_entry, read_data_set
 from scp.worklists.tags import data_set_of
 from tests.fakes.worklists import worklist_entry
 
@@ -30,6 +30,13 @@ def test_a_complete_entry_is_kept_as_it_is() -> None:
     assert entry.accession_number == given.AccessionNumber
     assert entry.status == "SCHEDULED"
     assert date.fromordinal(entry.day) == datetime.strptime(step.ScheduledProcedureStepStartDate, "%Y%m%d").date()  # noqa: DTZ007 - a date alone
+
+
+def test_without_set_study_instance_uid_if_missing_none_is_made() -> None:
+    """It is then absent from answers: type 1 may not be empty, but is optional (PS3.4 Table K.6-1)."""
+    entry, repaired = make_entry(data_set_of(MINIMUM), STATION, make_study=False)
+    assert "StudyInstanceUID" not in repaired
+    assert "StudyInstanceUID" not in read_data_set(entry.data_set)
 
 
 def test_type_1_attributes_that_can_be_made_are_made() -> None:
