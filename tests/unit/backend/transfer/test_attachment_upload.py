@@ -41,29 +41,29 @@ def test_a_failure_leaves_it_pending(parts: Parts) -> None:
 def test_a_removed_attachment_is_never_uploaded(parts: Parts) -> None:
     parts.spool.accept(NAME, CONTENT)
     parts.spool.bury(NAME)
-    parts.upload.upload_pending(NAME)
+    assert parts.upload.upload_pending(NAME) is False
     assert parts.store.calls == []
-    assert not parts.file("pending", NAME).exists()
+    assert parts.file("pending", NAME).exists()  # the remover's: the index may know it all the same
 
 
 @pytest.mark.parametrize("moment", ["before_put", "after_put"])
-def test_a_removal_during_the_upload_leaves_no_local_file_and_the_object_to_the_remover(
-    parts: Parts, moment: str
-) -> None:
+def test_a_removal_during_the_upload_leaves_the_copies_and_the_object_to_the_remover(parts: Parts, moment: str) -> None:
     parts.spool.accept(NAME, CONTENT)
 
     def remove() -> None:
         parts.spool.bury(NAME)
-        parts.remover.refresh({NAME})
+        parts.removals.refresh({NAME})
         parts.remover.drop_local()  # the name is held by the upload: it must not get in between
 
     setattr(parts.store, moment, [remove])
     parts.upload.upload_pending(NAME)
     assert not parts.file("pending", NAME).exists()
-    assert not parts.cached(NAME).exists()
     assert parts.dropped == []
+    parts.remover.drop_local()
+    assert not parts.cached(NAME).exists()
+    assert not parts.file("uploaded", NAME).exists()
     time.sleep(0.01)
-    parts.remover.delete_due()
+    parts.remove_due()
     assert parts.store.keys() == []
     assert not parts.file("tombstones", NAME).exists()
 
@@ -169,6 +169,8 @@ def test_staged_that_was_given_up_is_an_error_even_if_it_arrived(parts: Parts) -
     parts.store.after_put = [lambda: parts.spool.bury(NAME)]
     with pytest.raises(ObjectMissing):
         uploads.upload(NAME, 10)
+    parts.removals.refresh({NAME})
+    parts.remover.drop_local()
     assert not parts.cached(NAME).exists()
 
 
