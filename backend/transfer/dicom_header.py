@@ -74,9 +74,12 @@ def as_dicom_file(file: BinaryIO, folder: Path) -> BinaryIO:
     (size,) = struct.unpack("<Q", file.read(8))  # ZlibWithSize: the inflated size, then a zlib stream
     inflater, inflated = zlib.decompressobj(), tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - the caller's
     try:
-        while (chunk := inflater.unconsumed_tail or file.read(_CHUNK)) and inflated.tell() <= min(size, _LARGEST):
-            inflated.write(inflater.decompress(chunk, _CHUNK))
-        inflated.write(inflater.flush())
+        while not inflater.eof and inflated.tell() <= size <= _LARGEST:
+            chunk = inflater.unconsumed_tail or file.read(_CHUNK)
+            piece = inflater.decompress(chunk, _CHUNK)
+            if not chunk and not piece:
+                break  # it ends early
+            inflated.write(piece)
     except zlib.error as error:
         inflated.close()
         raise ValueError("it is neither a DICOM file nor a deflated one") from error

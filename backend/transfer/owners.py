@@ -13,7 +13,6 @@ from typing import Final, Protocol
 
 from backend.cache import cache_path
 from backend.transfer.dicom_header import ENOUGH, sop_instance_uid
-from backend.transfer.object_store.errors import ObjectMissing
 from backend.transfer.object_store.protocols import GetRange, HeadObject
 
 _ATTRIBUTE: Final = "user.isen.instance"  # SOPInstanceUID
@@ -48,16 +47,14 @@ class Owners:
         return None
 
     def of_object(self, name: str) -> str | None:
-        """What the object's first bytes say; None if it is no DICOM file, or does not exist.
+        """What the object's first bytes say; None if it is no DICOM file.
 
         Raises:
+            ObjectMissing: there is no object.
             ObjectStoreError: it cannot be told now.
         """
-        try:
-            size = self._store.head(self._key(name)).size
-            beginning = self._store.get_range(self._key(name), 0, min(size, ENOUGH)) if size else b""
-        except ObjectMissing:
-            return None
+        size = self._store.head(self._key(name)).size
+        beginning = self._store.get_range(self._key(name), 0, min(size, ENOUGH)) if size else b""
         return self._note(name, sop_instance_uid(BytesIO(beginning)))
 
     def _note(self, name: str, owner: str | None) -> str | None:

@@ -171,8 +171,15 @@ class Reconciliation:
         for folder in self._kept:
             folder.let_go()
 
+    def _owner(self, name: str) -> str | None:
+        """The instance of an attachment; None if it is no DICOM file, or nothing is left of it."""
+        try:
+            return self._owners.of(name) or self._owners.of_object(name)
+        except ObjectMissing:
+            return None
+
     def _remove_again(self, name: str) -> None:
-        owner = self._owners.of(name) or self._owners.of_object(name)
+        owner = self._owner(name)
         for attachment in self._index.with_sop_instance(owner) if owner else ():
             if attachment.name == name and attachment.attachment == "dicom":
                 self._removed_again.add(owner or "")
@@ -183,7 +190,7 @@ class Reconciliation:
     def _store_again(self, name: str) -> None:
         if self._is_removed(name):
             return
-        uid = self._owners.of(name) or self._owners.of_object(name)
+        uid = self._owner(name)
         known = self._index.with_sop_instance(uid) if uid else []
         if any(attachment.name == name for attachment in known):
             return

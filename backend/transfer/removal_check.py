@@ -28,7 +28,7 @@ from backend.maintenance.index import OrthancIndex
 from backend.maintenance.rest import OrthancUnavailable
 from backend.transfer.back_off import back_off
 from backend.transfer.counters import Counters
-from backend.transfer.object_store.errors import ObjectStoreError
+from backend.transfer.object_store.errors import ObjectMissing, ObjectStoreError
 from backend.transfer.owners import Owners
 from backend.transfer.removals import Removal, Removals
 
@@ -106,6 +106,10 @@ class RemovalCheck:
     def _ask_object(self, name: str, removal: Removal) -> None:
         try:
             removal.owner = self._owners.of_object(name)
+        except ObjectMissing:
+            if not (self._tombstones.parent / "pending" / name).exists():
+                self._clear(name, removal)  # there is nothing to lose
+                return
         except ObjectStoreError as error:
             removal.failed()
             log.info("removal_check_postponed name=%s reason=%s", name, error)

@@ -73,12 +73,12 @@ class Removals:
         with self._lock:
             return [(name, removal) for name, removal in self._removals.items() if condition(removal)]
 
-    def due(self, condition: Callable[[Removal], bool], grace: Callable[[Removal], float]) -> list[tuple[str, Removal]]:
-        """A batch of those whose `grace`, in seconds, is over."""
+    def due(self, condition: Callable[[Removal], bool], grace: float) -> list[tuple[str, Removal]]:
+        """A batch of those of which the condition is true and whose `grace`, in seconds, is over."""
         now = time.monotonic()
         found = []
         for name, removal in self.those(condition):
-            if self._is_due(name, removal, now, grace(removal)):
+            if self._is_due(name, removal, now, grace):
                 found.append((name, removal))
             if len(found) == BATCH:
                 break

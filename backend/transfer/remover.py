@@ -34,9 +34,6 @@ log = logging.getLogger(__name__)
 _THREADS: Final = 4
 _PAUSE: Final = 0.2  # seconds between two looks at what is due
 _CHECKED_AFTER: Final = 10.0  # seconds; a commit that was cut off is over by then, and the spool wants its space back
-# Without a local copy only the object tells which instance it was of. Should a power cut take the removal out of the
-# index, that must be told: SQLite loses ten seconds.
-_UNKNOWN_STAYS: Final = 60.0
 
 Decide = Callable[[list[tuple[str, Removal]]], None]
 
@@ -105,7 +102,7 @@ class Remover:
     def check_due(self) -> None:
         """Have it decided whether the index refers to what is due, up to a batch."""
         grace = min(self._grace_period, _CHECKED_AFTER)
-        due = self._removals.due(lambda removal: not (removal.is_cleared or removal.is_undecided), lambda _: grace)
+        due = self._removals.due(lambda removal: not (removal.is_cleared or removal.is_undecided), grace)
         self._decide([(name, removal) for name, removal in due if not self._is_reserved(name)])
 
     def clear(self, name: str, removal: Removal) -> None:
@@ -118,7 +115,7 @@ class Remover:
 
     def delete_due(self) -> int:
         """Delete the objects whose time has come, up to a batch of them; returns how many were due."""
-        due = [name for name, _ in self._removals.due(lambda removal: removal.is_cleared, self._grace)]
+        due = [name for name, _ in self._removals.due(lambda removal: removal.is_cleared, self._grace_period)]
         deleted = [name for name, is_deleted in zip(due, self._pool.map(self._delete, due), strict=True) if is_deleted]
         if deleted:
             self._pending_sync.sync()
@@ -142,10 +139,6 @@ class Remover:
     def _clear_all(self, due: list[tuple[str, Removal]]) -> None:
         for name, removal in due:
             self.clear(name, removal)
-
-    def _grace(self, removal: Removal) -> float:
-        is_unknown = self._owners is not None and removal.owner is None
-        return max(self._grace_period, _UNKNOWN_STAYS) if is_unknown else self._grace_period
 
     def _delete(self, name: str) -> bool:
         removal = self._removals.get(name)
