@@ -21,10 +21,20 @@ ENOUGH: Final = 64 * 1024  # bytes that hold the SOPInstanceUID of every file th
 _PREAMBLE: Final = 128  # bytes before "DICM", PS3.10 7.1
 _SOP_INSTANCE_UID: Final = 0x00080018
 _PIXELS: Final = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_LARGEST_DEFLATED: Final = 256 * 1024 * 1024  # bytes
 _LARGEST: Final = 4 * 1024**3  # bytes; what claims to inflate to more is no DICOM file
 _CHUNK: Final = 1024 * 1024  # bytes
 # whatever pydicom meets in damaged bytes
-_UNREADABLE: Final = (InvalidDicomError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, AttributeError)
+_UNREADABLE: Final = (
+    InvalidDicomError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    NotImplementedError,
+    AttributeError,
+    OSError,  # of memory: there is no disk in it
+)
 
 
 def sop_instance_uid(file: BinaryIO) -> str | None:
@@ -33,19 +43,25 @@ def sop_instance_uid(file: BinaryIO) -> str | None:
     Raises:
         OSError: it cannot be read.
     """
-    start = file.read(_PREAMBLE + 4)
-    file.seek(0)
-    if start[_PREAMBLE:] != b"DICM":
-        beginning = _beginning_inflated(file.read(ENOUGH))
-        if beginning is None:
-            return None
-        file = BytesIO(beginning)
+    beginning = file.read(ENOUGH)
+    if beginning[_PREAMBLE : _PREAMBLE + 4] != b"DICM":
+        beginning = _beginning_inflated(beginning)
     try:
-        header = read_partial(file, stop_when=lambda tag, _vr, _length: _is_behind(tag))
-        uid = str(header.get("SOPInstanceUID") or "").strip(" \0")
+        return _parsed(beginning)
+    except zlib.error:  # the data set is deflated (PS3.5 A.5), and pydicom inflates it whole or not at all
+        file.seek(0)
+        try:
+            return _parsed(file.read(_LARGEST_DEFLATED))
+        except zlib.error:
+            return None
+
+
+def _parsed(content: bytes) -> str | None:
+    try:
+        header = read_partial(BytesIO(content), stop_when=lambda tag, _vr, _length: _is_behind(tag))
+        return str(header.get("SOPInstanceUID") or "").strip(" \0") or None
     except _UNREADABLE:
         return None
-    return uid or None
 
 
 def is_head(file: BinaryIO) -> bool:
@@ -94,9 +110,8 @@ def _is_behind(tag: BaseTag) -> bool:
     return int(tag) > _SOP_INSTANCE_UID
 
 
-def _beginning_inflated(content: bytes) -> bytes | None:
+def _beginning_inflated(content: bytes) -> bytes:
     try:
-        inflated = zlib.decompressobj().decompress(content[8:], ENOUGH)
+        return zlib.decompressobj().decompress(content[8:], ENOUGH)
     except zlib.error:
-        return None
-    return inflated if inflated[_PREAMBLE : _PREAMBLE + 4] == b"DICM" else None
+        return b""

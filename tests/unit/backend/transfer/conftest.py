@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class Parts:
     names: NameLocks = field(default_factory=NameLocks)
     availability: Availability = field(default_factory=Availability)
     dropped: list[tuple[str, int]] = field(default_factory=list)
+    on_dropped: Callable[[str, int], None] | None = None  # in place of `dropped`
 
     def __post_init__(self) -> None:
         self.spool = Spool(self.folder / "spool", 100_000_000)
@@ -70,7 +72,7 @@ class Parts:
             availability=self.availability,
             counters=self.counters,
             grace_period=grace_period,
-            on_dropped=lambda name, size: self.dropped.append((name, size)),
+            on_dropped=self.on_dropped or (lambda name, size: self.dropped.append((name, size))),
         )
 
     def remove_due(self) -> int:

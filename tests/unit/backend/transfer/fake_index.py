@@ -12,7 +12,7 @@ from tests.fakes.transfer_child import name_of
 
 
 class FakeIndex:
-    """Instances by SOPInstanceUID. Posting makes a new one; deleting tells `on_removed`, as Orthanc tells its plugin."""
+    """Instances by SOPInstanceUID. Posting makes one; deleting tells `on_removed`, as Orthanc tells its plugin."""
 
     def __init__(self) -> None:
         self.instances: dict[str, dict[str, str]] = {}  # SOPInstanceUID → attachment → name

@@ -180,3 +180,68 @@ def test_staged_asked_again_after_a_lost_answer_is_confirmed_by_the_cache(parts:
     uploads.upload(NAME, 10)
     with pytest.raises(FileNotFoundError):
         uploads.upload(name_of(2), 1)
+
+
+def test_staged_waits_for_a_place_no_longer_than_its_time(parts: Parts) -> None:
+    uploads = staged(parts)
+    for _ in range(2):
+        uploads._slots.acquire()
+    with pytest.raises(Unreachable, match="too many"):
+        uploads.upload(NAME, 0.1)
+
+
+def test_staged_that_was_given_up_before_it_began_is_not_uploaded(parts: Parts) -> None:
+    uploads = staged(parts)
+    parts.spool.bury(NAME)
+    with pytest.raises(ObjectMissing):
+        uploads.upload(NAME, 10)
+    assert parts.store.calls == []
+
+
+def test_a_pause_that_ends_as_its_reason_is_asked_for_is_no_pause(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = staged(parts)
+    monkeypatch.setattr(parts.availability, "wait", lambda *_: False)
+    uploads.upload(NAME, 10)
+    assert parts.store.keys() == [NAME]
+
+
+def test_what_is_uploaded_keeps_a_second_name_that_no_eviction_takes_away(parts: Parts) -> None:
+    parts.spool.accept(NAME, CONTENT)
+    parts.upload.upload_pending(NAME)
+    with parts.cache._lock:
+        parts.cache._evict(0)
+    assert not parts.cached(NAME).exists()
+    assert parts.file("uploaded", NAME).read_bytes() == CONTENT
+
+
+def test_the_second_name_is_durable_before_a_sender_is_told(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 has the bytes; after a power cut the name tells that Orthanc's index must have a row of it."""
+    uploads = staged(parts)
+    synced: list[str] = []
+
+    def sync() -> None:
+        assert parts.file("uploaded", NAME).exists()
+        synced.append(NAME)
+
+    monkeypatch.setattr(parts.uploaded, "sync", sync)
+    uploads.upload(NAME, 10)
+    assert synced == [NAME]
+
+
+def test_a_file_system_without_links_does_not_keep_the_spool_from_emptying(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", refuse)
+        for number in (1, 2):
+            parts.spool.accept(name_of(number), CONTENT)
+            assert parts.upload.upload_pending(name_of(number))
+    assert caplog.text.count("uploaded_not_kept") == 1
+    parts.spool.accept(name_of(3), CONTENT)
+    assert parts.upload.upload_pending(name_of(3))
+    assert parts.cached(name_of(3)).exists()

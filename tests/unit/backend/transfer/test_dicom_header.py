@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from backend.transfer import dicom_header
 from backend.transfer.dicom_header import as_dicom_file, is_head, sop_instance_uid
@@ -40,10 +40,28 @@ def test_the_instance_is_known_from_the_first_bytes(transfer_syntax: str) -> Non
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{}", bytes(200), bytes(128) + b"DICM", bytes(128) + b"DICM" + b"\xff" * 90, deflated(b"a report")],
+    [
+        b"",
+        b"{}",
+        bytes(200),
+        bytes(128) + b"DICM",
+        bytes(128) + b"DICM" + b"\xff" * 90,
+        bytes(128) + b"DICM\x08\x00\x08\x00SQ\0\0\xff\xff\xff\xff\x01",  # ends in a sequence
+        deflated(b"a report"),
+    ],
 )
 def test_what_is_no_image_has_no_instance(content: bytes) -> None:
     assert sop_instance_uid(BytesIO(content)) is None
+
+
+def test_a_deflated_data_set_is_inflated_whole_or_not_at_all() -> None:
+    data_set = made_up_ct("1.2.3", "1.2.3.4", 1, side=512)
+    data_set.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    buffer = BytesIO()
+    data_set.save_as(buffer, enforce_file_format=True)
+    content = buffer.getvalue()
+    assert sop_instance_uid(BytesIO(content)) == data_set.SOPInstanceUID
+    assert sop_instance_uid(BytesIO(content[:100_000])) is None
 
 
 def test_a_data_set_without_one_has_no_instance() -> None:

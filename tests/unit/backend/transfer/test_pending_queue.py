@@ -107,3 +107,30 @@ def test_a_folder_with_a_valid_name_is_no_attachment(queue: PendingQueue, tmp_pa
     (tmp_path / name_of(1)).mkdir()
     queue.refresh({name_of(1)}, set())
     assert queue.report() == {"PendingCount": 0, "PendingBytes": 0, "OldestPendingSeconds": None}
+
+
+def test_what_is_removed_leaves_the_queue_and_its_bytes_are_released_when_its_file_goes(
+    queue: PendingQueue, tmp_path: Path, released: list[int]
+) -> None:
+    name, taken = pend(tmp_path, 1), pend(tmp_path, 2, accepted=500.0)
+    queue.refresh({name, taken}, set())
+    assert queue.take() == taken
+    queue.refresh({name, taken}, {name, taken})
+    assert queue.report()["PendingCount"] == 1  # the one that somebody is at
+    queue.leave(taken)
+    assert released == []
+    for one in (name, taken):
+        queue.dropped(one, 10)
+    assert released == [10, 10]
+
+
+def test_a_file_that_goes_before_it_was_looked_at_is_not_queued(queue: PendingQueue) -> None:
+    queue.refresh({name_of(1)}, set())
+    assert queue.report()["PendingCount"] == 0
+
+
+def test_a_name_that_left_while_it_waited_is_not_given_out(queue: PendingQueue, tmp_path: Path) -> None:
+    first, second = pend(tmp_path, 1, accepted=1.0), pend(tmp_path, 2, accepted=2.0)
+    queue.refresh({first, second}, set())
+    queue.dropped(first, 10)
+    assert queue.take() == second

@@ -1,4 +1,4 @@
-"""After a power cut: rows that are lost come back, removals whose rows come back are made again, nothing else changes."""
+"""After a power cut: rows that are lost come back, removals whose rows come back are made again, and no more."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Checked:
         self.parts.remove_due()
 
     def is_deleted(self, name: str) -> bool:
-        return not self.parts.file("tombstones", name).exists() and name not in self.parts.store.keys()
+        return not self.parts.file("tombstones", name).exists() and name not in set(self.parts.store.keys())
 
 
 @pytest.fixture

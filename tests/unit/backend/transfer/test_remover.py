@@ -3,6 +3,9 @@ from __future__ import annotations
 import os
 import time
 
+import pytest
+
+from backend.stack.processes import wait_until
 from backend.transfer.object_store.errors import AccessDenied, Unreachable
 from tests.fakes.transfer_child import content_of, name_of
 from tests.fakes.unsteady_store import raising
@@ -111,3 +114,87 @@ def test_a_tombstone_taken_away_by_hand_cancels_the_removal(parts: Parts) -> Non
     parts.file("tombstones", NAME).unlink()
     assert parts.remove_due() == 0
     assert parts.store.keys() == [NAME]
+
+
+def test_it_works_by_itself_until_it_is_stopped_and_outlives_a_disk_that_fails(
+    parts: Parts, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts.store.put_foreign(NAME, CONTENT)
+    failures = [OSError(5, "Input/output error")]
+    real = parts.remover._pending_sync.sync
+
+    def sync() -> None:
+        if failures:
+            raise failures.pop()
+        real()
+
+    monkeypatch.setattr(parts.remover._pending_sync, "sync", sync)
+    bury(parts, NAME)
+    parts.remover.start()
+    wait_until(lambda: not parts.file("tombstones", NAME).exists(), 20, "it is removed")
+    assert caplog.text.count("removal_failed reason=[Errno 5]") == 1
+    parts.remover.stop()
+    bury(parts, name_of(2))
+    assert parts.remove_due() == 1
+    assert parts.file("tombstones", name_of(2)).exists()
+
+
+def test_while_deletes_are_paused_the_spool_is_emptied_all_the_same(parts: Parts) -> None:
+    parts.availability.failed("DeleteObject", Unreachable("away"))
+    parts.spool.accept(NAME, CONTENT)
+    bury(parts, NAME)
+    parts.remover.start()
+    wait_until(lambda: not parts.file("pending", NAME).exists(), 20, "the spool is emptied")
+    assert parts.file("tombstones", NAME).exists()
+    parts.remover.stop()
+
+
+def test_a_tombstone_taken_away_while_its_object_is_deleted_is_no_error(parts: Parts) -> None:
+    parts.store.before_delete = [parts.file("tombstones", NAME).unlink]
+    bury(parts, NAME)
+    parts.removals._removals[NAME].owner = "1.2.3"
+    assert parts.remove_due() == 1
+    assert len(parts.removals) == 0
+
+
+def test_a_whole_batch_is_taken_at_once_and_not_more(parts: Parts) -> None:
+    bury(parts, *(name_of(number) for number in range(250)))
+    assert parts.remove_due() == 200
+    assert parts.remove_due() == 50
+
+
+def test_a_removal_whose_tombstone_goes_while_it_is_carried_out_is_over(parts: Parts) -> None:
+    bury(parts, NAME)
+    parts.remover.check_due()
+    parts.removals.refresh(set())
+    assert parts.remover._delete(NAME) is False
+    bury(parts, NAME)
+    parts.remover.check_due()
+    with parts.names.holding(NAME):
+        assert parts.remover.delete_due() == 1
+        assert parts.store.calls == []
+
+
+def test_full_batches_are_worked_off_without_a_pause(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = iter([200, 200, 3])
+    waited = []
+    monkeypatch.setattr(parts.remover, "delete_due", lambda: next(rounds))
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        parts.remover.stop()
+
+    monkeypatch.setattr(parts.remover._stopped, "wait", wait)
+    parts.remover._run()
+    assert len(waited) == 1
+    assert list(rounds) == []
+
+
+def test_what_is_being_uploaded_is_not_cleared(parts: Parts) -> None:
+    parts.spool.accept(NAME, CONTENT)
+    bury(parts, NAME)
+    with parts.names.holding(NAME):
+        parts.remover.check_due()
+    assert parts.file("pending", NAME).exists()
+    parts.remove_due()
+    assert not parts.file("pending", NAME).exists()
