@@ -78,6 +78,7 @@ class TransferProcess:
             writes=observed_writes,
             reads=observed_reads,
             bucket=writes if settings.create_bucket else None,
+            checksums=writes,
         )
         self._recovery = Recovery(self._canary, availability)
         self._cache = cache = ReadCache(settings.cache_directory, settings.maximum_cache_size, counters)
@@ -142,6 +143,7 @@ class TransferProcess:
             queue=queue,
             removals=removals,
             guard=self._guard,
+            canary=self._canary,
             cache=cache,
             availability=availability,
             counters=counters,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from backend.transfer.availability import Availability
+from backend.transfer.canary import Canary
 from backend.transfer.counters import Counters
 from backend.transfer.index_guard import IndexGuard
 from backend.transfer.pending_queue import PendingQueue
@@ -45,6 +46,7 @@ class Reporter:
         queue: PendingQueue,
         removals: Removals,
         guard: IndexGuard | None,
+        canary: Canary,
         cache: ReadCache,
         availability: Availability,
         counters: Counters,
@@ -55,6 +57,7 @@ class Reporter:
         self._queue = queue
         self._removals = removals
         self._guard = guard
+        self._canary = canary
         self._cache = cache
         self._availability = availability
         self._counters = counters
@@ -72,7 +75,7 @@ class Reporter:
             "HeldTombstoneCount": self._removals.held,
             "Reconciliation": self._guard.report() if self._guard else {"State": "Off"},
             "QuarantineCount": len(os.listdir(self._quarantine)),
-            "ObjectStore": self._availability.report(),
+            "ObjectStore": {**self._availability.report(), "VerifiesChecksums": self._canary.verifies_checksums},
             "Cache": self._cache.report(),
             "Counters": self._counters.snapshot(),
         }

@@ -14,7 +14,7 @@ from tests.fakes.unsteady_store import UnsteadyStore, raising
 
 def canary(store: UnsteadyStore, availability: Availability, *, create: bool = False) -> Canary:
     observed = ObservedObjectStore(store, availability)
-    return Canary("canary", writes=observed, reads=observed, bucket=store if create else None)
+    return Canary("canary", writes=observed, reads=observed, bucket=store if create else None, checksums=store)
 
 
 def test_it_puts_gets_and_deletes_and_leaves_nothing() -> None:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from backend.stack.processes import wait_until
-from backend.transfer.object_store.errors import AccessDenied, Unreachable
+from backend.transfer.object_store.errors import AccessDenied, RequestRefused, Unreachable
 from tests.fakes.transfer_child import content_of, name_of
 from tests.fakes.unsteady_store import raising
 from tests.unit.backend.transfer.conftest import Parts
@@ -198,3 +198,14 @@ def test_what_is_being_uploaded_is_not_cleared(parts: Parts) -> None:
     assert parts.file("pending", NAME).exists()
     parts.remove_due()
     assert not parts.file("pending", NAME).exists()
+
+
+def test_an_object_that_cannot_be_deleted_is_told_once(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
+    parts.store.before_delete = [raising(RequestRefused("Object Lock")), raising(RequestRefused("Object Lock"))]
+    bury(parts, NAME)
+    for _ in range(2):
+        parts.remove_due()
+        parts.removals._removals[NAME].not_before = 0.0
+    assert caplog.text.count(f"removal_failed name={NAME} reason=Object Lock") == 1
+    parts.remove_due()
+    assert len(parts.removals) == 0
