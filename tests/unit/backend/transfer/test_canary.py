@@ -24,6 +24,17 @@ def test_it_puts_gets_and_deletes_and_leaves_nothing() -> None:
     assert store.keys() == []
 
 
+def test_it_finds_out_once_whether_checksums_are_verified() -> None:
+    store = UnsteadyStore()
+    tried = canary(store, Availability())
+    assert tried.verifies_checksums is None
+    tried.check()
+    assert tried.verifies_checksums is True
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "verifies_checksums", lambda _: pytest.fail("it is known"))
+        tried.check()
+
+
 def test_a_refused_delete_does_not_keep_images_out_but_is_the_state() -> None:
     store, availability = UnsteadyStore(), Availability()
     store.before_delete = [raising(AccessDenied("no s3:DeleteObject"))]
