@@ -1,5 +1,5 @@
 # Everything starts here: `make run` on a bare Debian 12 machine, `make test` to prove it.
-.PHONY: setup run demo test test-matrix lint bench soak packages
+.PHONY: setup run demo test coverage test-matrix lint bench soak packages
 .SILENT:
 
 PYTHON_IN_VENV := .venv/bin/python
@@ -22,6 +22,10 @@ demo: packages  ## a guided tour that stores, finds, moves and reads back real f
 test: packages  ## unit, contract and integration tests; ARGS= for pytest
 	$(SETUP) venv test lint
 	exec $(PYTHON_IN_VENV) -m pytest -m "not soak" -n 2 --dist loadfile --durations 15 $(ARGS)
+
+coverage: packages  ## every line and branch of what keeps or removes images is run by a unit test
+	$(SETUP) venv test lint
+	$(PYTHON_IN_VENV) -m tests.complete_coverage
 
 test-matrix:  ## integration tests on the Orthancs of Debian 13 and testing, as root; ARGS= for tests/matrix
 	tests/matrix $(ARGS)

@@ -6,7 +6,9 @@ power cut or a day without S3 loses nothing. The directory listing is the queue;
     lock                 held by the one Orthanc that owns this folder, and by its transfer process
     incoming/<name>      being written, or waiting for S3's answer (Durability ObjectStore); swept by `recover`
     pending/<name>       accepted, owed to S3; the transfer process renames it into the cache afterwards
+    uploaded/<name>      in S3 and the cache now; kept for a minute, because the index may lose its row in a power cut
     tombstones/<name>    removed by Orthanc, at the file's mtime; the object is still to be deleted
+    removed/<name>       the object is deleted too; kept for minutes, because its row may come back in a power cut
     quarantine/<name>    no longer the bytes that were accepted; never uploaded, an operator must look
 
 Why write, fsync, rename, fsync of the directory: rename(2) is atomic but is not ordered after the write, see
@@ -25,7 +27,7 @@ from typing import Final
 
 from backend.atomic_file import DirectorySync, write_new
 
-FOLDERS: Final = ("incoming", "pending", "tombstones", "quarantine")
+FOLDERS: Final = ("incoming", "pending", "uploaded", "tombstones", "removed", "quarantine")
 
 
 class SpoolError(Exception):

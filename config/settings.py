@@ -125,7 +125,9 @@ class StorageSettings(Frozen):
     allow_volatile_spool: bool = False  # accept a spool on tmpfs or overlay
     cache_directory: AbsolutePath
     maximum_cache_size: MegabytesOrNone = 10240 * MEGABYTE  # bytes, from MaximumCacheSizeMB; 0 = keep nothing
-    removal_grace_period: Pause = 10.0  # seconds between Orthanc's removal and the object's
+    # seconds between Orthanc's removal and the object's; the object tells what was removed, should a power cut take the
+    # removal out of Orthanc's index, of which SQLite loses ten seconds
+    removal_grace_period: Pause = 60.0
     missing_object_patience: Pause = (
         3.0  # seconds a missing object is asked for again: another node may be uploading it
     )

@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 from urllib.parse import quote, unquote
 
-from backend.maintenance.rest import OrthancRest, OrthancUnavailable
+from backend.maintenance.rest import OrthancRefused, OrthancRest, OrthancUnavailable
 from backend.object_key import DICOM, DICOM_AS_JSON, DICOM_UNTIL_PIXEL_DATA, attachment_name
 
 LEVELS: Final = ("patients", "studies", "series", "instances")
@@ -89,7 +89,36 @@ class OrthancIndex:
         current = self._read(level, resource, unquote(attachment))
         return current is not None and current.name == name
 
-    def post_instance(self, content: bytes) -> dict[str, Any]:
+    def with_sop_instance(self, uid: str) -> list[IndexedAttachment]:
+        """The attachments of every instance with this SOPInstanceUID: one, unless patients or studies were mixed up.
+
+        One request if there is none: Orthanc looks it up in its index.
+
+        Raises:
+            OrthancUnavailable: it cannot be asked.
+        """
+        found = self._rest.post("/tools/lookup", uid.encode()) or []
+        instances = [str(entry["ID"]) for entry in found if entry.get("Type") == "Instance"]
+        return [attachment for instance in instances for attachment in self.of_resource("instances", instance)]
+
+    def is_builtin(self) -> bool:
+        """Whether it is Orthanc's own SQLite, which may lose its last seconds in a power cut, and not a server's.
+
+        Raises:
+            OrthancUnavailable: it cannot be asked.
+        """
+        system = self._rest.get("/system") or {}
+        return not system.get("DatabaseBackendPlugin")
+
+    def delete_instance(self, instance: str) -> None:
+        """Have Orthanc delete an instance; it need not exist any more.
+
+        Raises:
+            OrthancUnavailable: it cannot be asked, or refused.
+        """
+        self._rest.delete(f"/instances/{instance}")
+
+    def post_instance(self, content: bytes | BinaryIO) -> dict[str, Any]:
         """Store a DICOM file; Orthanc's answer, with "Status" and "ID".
 
         Raises:
@@ -97,7 +126,7 @@ class OrthancIndex:
         """
         answer = self._rest.post("/instances", content)
         if not isinstance(answer, dict) or "Status" not in answer:
-            raise OrthancUnavailable("POST /instances: unexpected answer")
+            raise OrthancRefused("POST /instances: unexpected answer")
         return answer
 
     def _read(self, level: str, resource: str, attachment: str) -> IndexedAttachment | None:

@@ -20,6 +20,7 @@ class Place(StrEnum):
     PENDING = "pending"  # owed to the bucket
     INCOMING = "incoming"  # being stored
     QUARANTINE = "quarantine"  # damaged before its upload
+    UPLOADED = "uploaded"  # the same, for a minute after the upload
     TOMBSTONE = "tombstones"  # removed by Orthanc; no bytes
     CACHE = "cache"
     STORAGE_DIRECTORY = "storage-directory"  # of Orthanc's own storage area

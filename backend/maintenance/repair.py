@@ -32,7 +32,7 @@ from backend.transfer.object_store.protocols import UnfinishedUpload
 
 DONE: Final = "done"
 _BATCH: Final = 64  # findings looked at before their actions are kept
-_COPIES: Final = (Place.PENDING, Place.CACHE, Place.QUARANTINE, Place.STORAGE_DIRECTORY)
+_COPIES: Final = (Place.PENDING, Place.CACHE, Place.UPLOADED, Place.QUARANTINE, Place.STORAGE_DIRECTORY)
 
 
 @dataclass(frozen=True)

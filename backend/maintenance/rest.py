@@ -8,7 +8,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import unquote, urlsplit
 
 import urllib3
@@ -34,6 +34,7 @@ class Address:
     user: str = ""
     password: str = field(default="", repr=False)
     ca_certificates: Path | None = None
+    token: str = field(default="", repr=False)  # in place of user and password, for a child of Orthanc
 
 
 class Throttle:
@@ -73,6 +74,8 @@ class OrthancRest:
         if parts.username:
             user, password = unquote(parts.username), unquote(parts.password or "")
         self._headers = urllib3.make_headers(basic_auth=f"{user}:{password}") if user else {}
+        if address.token:
+            self._headers = {"Authorization": address.token}
         options: dict[str, Any] = {}
         if parts.scheme == "https":
             options["ssl_context"] = ssl.create_default_context(cafile=address.ca_certificates)
@@ -93,15 +96,23 @@ class OrthancRest:
         """
         return self._request("GET", path, None)
 
-    def post(self, path: str, body: bytes) -> Any | None:
-        """The JSON of a POST, or None if Orthanc has no such resource.
+    def post(self, path: str, body: bytes | BinaryIO) -> Any | None:
+        """The JSON of a POST, or None if Orthanc has no such resource. A file is sent from where it stands.
 
         Raises:
             OrthancUnavailable: it did not answer, or refused.
         """
         return self._request("POST", path, body)
 
-    def _request(self, method: str, path: str, body: bytes | None) -> Any | None:
+    def delete(self, path: str) -> None:
+        """Delete a resource; it need not exist any more.
+
+        Raises:
+            OrthancUnavailable: it did not answer, or refused.
+        """
+        self._request("DELETE", path, None)
+
+    def _request(self, method: str, path: str, body: bytes | BinaryIO | None) -> Any | None:
         self._throttle.wait()
         try:
             answer = self._pool.request(method, self._url + path, body=body, headers=self._headers)
@@ -117,7 +128,10 @@ class OrthancRest:
                 "(http://user:password@host:port)"
             )
         if answer.status >= HTTPStatus.BAD_REQUEST:
-            raise OrthancRefused(f"{method} {path} was answered {answer.status}")
+            raise OrthancRefused(
+                f"{method} {path} was answered {answer.status}",
+                is_of_server=answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR,
+            )
         try:
             return json.loads(answer.data)
         except ValueError:
@@ -125,4 +139,8 @@ class OrthancRest:
 
 
 class OrthancRefused(OrthancUnavailable):
-    """Orthanc answered this one request with an error."""
+    """Orthanc answered this one request with an error; `is_of_server`: a 5xx, time may mend it."""
+
+    def __init__(self, message: str, *, is_of_server: bool = False) -> None:
+        super().__init__(message)
+        self.is_of_server = is_of_server

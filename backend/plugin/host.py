@@ -64,6 +64,7 @@ class Isen:
         self._folder = folder
         configuration = json.loads(host.GetConfiguration())
         self._python = interpreter(configuration, folder)
+        self._has_rest = bool(configuration.get("HttpServerEnabled", True))
         capabilities = {
             # version 4.3 of the plugin brought the option, and with the SDK it is made from this name
             "AllowThreads": hasattr(host, "LogLevel"),
@@ -127,7 +128,10 @@ class Isen:
 
     def _transfer_launch(self, socket_path: Path, lock: int) -> tuple[dict[str, Any], tuple[int, ...]]:
         listener = messages.listen(socket_path).detach()
-        return {"Settings": self._settings, "Listener": listener}, (listener, lock)
+        launch = {"Settings": self._settings, "Listener": listener}
+        if self._has_rest:
+            launch |= {"Token": self._host.GenerateRestApiAuthorizationToken(), "Started": time.time()}
+        return launch, (listener, lock)
 
     def _workers(self, token: str) -> list[Child]:
         users = self._settings["FrontEndUsers"]

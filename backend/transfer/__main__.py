@@ -1,6 +1,7 @@
 """`python -m backend.transfer`: the process that moves attachments between the local disk and S3.
 
-The plugin starts it and sends `{"Settings": …, "Listener": descriptor}`; see `config.child_process`.
+The plugin starts it and sends `{"Settings": …, "Listener": descriptor, "Token": …, "Started": Unix time}`, without
+the last two if Orthanc has no REST API; see `config.child_process`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,12 @@ import logging
 import os
 import signal
 import socket
+import threading
+from queue import SimpleQueue
+from typing import Any
 
+import backend.transfer.without_numpy  # noqa: F401 -- for what it does, before pydicom is imported
+from backend.transfer.index_guard import Orthanc
 from backend.transfer.object_store.errors import CredentialsRefused, UnusableSettings
 from backend.transfer.object_store.s3 import S3ObjectStore
 from backend.transfer.process import CannotStart, TransferProcess
@@ -28,8 +34,10 @@ def main() -> None:
     line = ParentLine()
     set_up_logging("transfer")
     message = line.launch_message()
-    line.watch(on_command=lambda _: None, on_end=lambda: os._exit(0))
-    settings = Settings.model_validate(message["Settings"]).storage
+    commands: SimpleQueue[dict[str, Any]] = SimpleQueue()
+    line.watch(on_command=commands.put, on_end=lambda: os._exit(0))
+    all_settings = Settings.model_validate(message["Settings"])
+    settings = all_settings.storage
     try:
         process = TransferProcess(
             settings,
@@ -37,6 +45,7 @@ def main() -> None:
             writes=S3ObjectStore(settings, settings.concurrent_uploads * 2 + _OTHER_USERS),
             reads=S3ObjectStore(settings, settings.concurrent_downloads),
             send_report=line.report,
+            orthanc=Orthanc(all_settings.orthanc, message["Token"], message["Started"]) if "Token" in message else None,
         )
         process.prepare()
     except (UnusableSettings, CredentialsRefused, CannotStart) as error:
@@ -48,10 +57,17 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)  # until now there was nothing to finish
     process.start()
     line.ready()
+    threading.Thread(target=_obey, args=(commands, process), name="commands", daemon=True).start()
     os.read(terminated, 1)
     process.drain()
     logging.shutdown()
     os._exit(0)  # without waiting for downloads: their readers ask the next process
+
+
+def _obey(commands: SimpleQueue[dict[str, Any]], process: TransferProcess) -> None:
+    while True:
+        if commands.get().get("Command") == "accept":
+            process.orthanc_answers()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 What keeps it safe: the name is held from the first look at the file to the last, so that a removal comes before or
 after; a tombstone is looked for before and after the upload; and the file leaves the spool only when the store has
-confirmed its bytes. Killed at any point, it is repeated from the start: same key, same bytes.
+confirmed its bytes. Killed at any point, it is repeated from the start: same key, same bytes. For a minute afterwards
+the file has a second name in `uploaded/`, which no eviction takes away: see `reconciliation`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from backend.cache import cache_path
 from backend.transfer.availability import PUT, Availability
 from backend.transfer.back_off import back_off
 from backend.transfer.counters import Counters
+from backend.transfer.kept_names import KeptNames
 from backend.transfer.name_locks import NameLocks
 from backend.transfer.object_store.errors import ContentChanged, ObjectMissing, ObjectStoreError, Unreachable
 from backend.transfer.object_store.protocols import PutObject
@@ -42,18 +44,23 @@ class AttachmentUpload:
         store: PutObject,
         key: Callable[[str], str],
         *,
+        uploaded: KeptNames,
         names: NameLocks,
         counters: Counters,
     ) -> None:
         self._spool = spool
+        self._uploaded = uploaded
         self._cache = cache
         self._store = store
         self._key = key
         self._names = names
         self._counters = counters
+        self._keeps_none = False
 
-    def upload_pending(self, name: str) -> None:
-        """Upload what is owed. Afterwards it is not pending: uploaded, dropped because removed, or quarantined.
+    def upload_pending(self, name: str) -> bool:
+        """Upload what is owed. Afterwards it is not pending: uploaded or quarantined. False: it has been removed.
+
+        What has been removed is left to the remover: if the index knows it all the same, this is its only copy.
 
         Raises:
             ObjectStoreError: it is still pending.
@@ -61,6 +68,8 @@ class AttachmentUpload:
         """
         with self._names.holding(name):
             path = self._spool / "pending" / name
+            if self.is_removed(name):
+                return False
             try:
                 self._upload(name, path)
             except FileNotFoundError:
@@ -69,6 +78,7 @@ class AttachmentUpload:
                 os.rename(path, self._spool / "quarantine" / name)
                 self._counters.add("corrupted")
                 log.error("spool_file_corrupted name=%s action=quarantine", name)  # noqa: TRY400 - one line per event
+            return True
 
     def upload_staged(self, name: str) -> None:
         """Upload what a sender waits for; the store has confirmed it when this returns.
@@ -78,10 +88,13 @@ class AttachmentUpload:
         """
         with self._names.holding(name):
             try:
-                self._upload(name, self._spool / "incoming" / name)
+                if not self.is_removed(name):
+                    self._upload(name, self._spool / "incoming" / name)
+                    # The name must outlive a power cut, the bytes need not: S3 has them.
+                    self._uploaded.sync()
             except FileNotFoundError:
                 # an earlier transfer process may have ended between its upload and its answer
-                if not cache_path(self._cache.directory, name).exists():
+                if not (self._uploaded.has(name) or cache_path(self._cache.directory, name).exists()):
                     raise
             if self.is_removed(name):
                 raise ObjectMissing(f"{name} was given up while it was uploaded")
@@ -91,9 +104,6 @@ class AttachmentUpload:
         return (self._spool / "tombstones" / name).exists()
 
     def _upload(self, name: str, path: Path) -> None:
-        if self.is_removed(name):
-            path.unlink(missing_ok=True)
-            return
         with path.open("rb") as content:
             size = os.fstat(content.fileno()).st_size
             digest = read_digest(content.fileno())
@@ -107,10 +117,20 @@ class AttachmentUpload:
                 raise
         self._counters.add("uploads")
         self._counters.add("upload_bytes", size)
-        if self.is_removed(name):
-            path.unlink(missing_ok=True)
+        self._keep(name, path)
+        self._cache.adopt(name, path, size)
+
+    def _keep(self, name: str, path: Path) -> None:
+        try:
+            self._uploaded.link(name, path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:  # a full disk, or a file system without links: the spool must empty all the same
+            if not self._keeps_none:
+                log.error("uploaded_not_kept reason=%s", error)  # noqa: TRY400 - one line per event
+            self._keeps_none = True
         else:
-            self._cache.adopt(name, path, size)
+            self._keeps_none = False
 
     def _restart_grace(self, name: str) -> None:
         """The server may still carry out what it has not confirmed: a removal that waits has to wait from now on."""

@@ -16,7 +16,7 @@ from typing import Final
 from backend.transfer.availability import Availability, ObservedObjectStore
 from backend.transfer.back_off import back_off
 from backend.transfer.object_store.errors import AccessDenied, BucketMissing, ObjectCorrupted
-from backend.transfer.object_store.protocols import CreateBucket
+from backend.transfer.object_store.protocols import CreateBucket, VerifiesChecksums
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +36,17 @@ class Canary:
     """Tries the object store the way attachments use it."""
 
     def __init__(
-        self, key: str, *, writes: ObservedObjectStore, reads: ObservedObjectStore, bucket: CreateBucket | None
+        self,
+        key: str,
+        *,
+        writes: ObservedObjectStore,
+        reads: ObservedObjectStore,
+        bucket: CreateBucket | None,
+        checksums: VerifiesChecksums,
     ) -> None:
-        """`bucket` is given if a missing one is to be created."""
+        """`bucket` is given if a missing one is to be created; `checksums` is the store below `writes`."""
+        self._checksums = checksums
+        self.verifies_checksums: bool | None = None  # None: not known yet
         self._key = key
         self._writes = writes
         self._reads = reads
@@ -46,6 +54,8 @@ class Canary:
 
     def check(self) -> None:
         """Put, get and delete the canary. A refused delete is not an error here: images can be stored and read.
+
+        The first time it also finds out whether the server verifies checksums: then uploads need no other proof.
 
         Raises:
             ObjectStoreError: which operation failed and why.
@@ -62,6 +72,10 @@ class Canary:
             content = b"".join(found.chunks())
         if content != _CONTENT:
             raise ObjectCorrupted(f"the bucket gives other bytes for {self._key} than were put")
+        if self.verifies_checksums is None:
+            self.verifies_checksums = self._checksums.verifies_checksums(self._key)
+            proof = "checksum" if self.verifies_checksums else "ETag or reading back"
+            log.info("checksums_tried server_verifies=%s proof_of_uploads=%s", self.verifies_checksums, proof)
         try:
             self._writes.delete(self._key)
         except AccessDenied:

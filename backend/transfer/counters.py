@@ -17,6 +17,9 @@ NAMES: Final = (
     "deletions",
     "evictions",
     "corrupted",
+    "removals_cancelled",
+    "restored",
+    "removed_again",
 )
 
 

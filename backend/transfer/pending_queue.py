@@ -27,6 +27,7 @@ class _Pending:
     accepted: float  # mtime
     failures: int = 0
     is_taken: bool = False
+    is_dropped: bool = False  # its file is gone, and whoever has taken it does not know yet
 
 
 class PendingQueue:
@@ -42,14 +43,15 @@ class PendingQueue:
         self._bytes = 0
         self._stopped = False
 
-    def refresh(self, names: set[str]) -> None:
-        """Take over a listing of the folder."""
+    def refresh(self, names: set[str], removed: set[str]) -> None:
+        """Take over a listing of the folder; what is `removed` is not uploaded, though its file is there still."""
         with self._changed:
             known = self._pending.keys()
-            for name in names - known:
+            for name in names - known - removed:
                 self._add(name)
-            gone = [name for name in known - names if not self._pending[name].is_taken]
-            for name in gone:
+            for name in [name for name in known & names & removed if not self._pending[name].is_taken]:
+                self._leave(name)
+            for name in [name for name in known - names if not self._pending[name].is_taken]:
                 self._forget(name)
             self._changed.notify_all()
 
@@ -73,6 +75,14 @@ class PendingQueue:
         with self._changed:
             self._forget(name)
 
+    def leave(self, name: str) -> None:
+        """The name was removed; its file is still in the folder, and `dropped` tells when it goes."""
+        with self._changed:
+            is_dropped = self._pending[name].is_dropped
+            size = self._leave(name)
+            if is_dropped:
+                self._on_released(size)
+
     def postpone(self, name: str, *, is_to_blame: bool) -> None:
         """Try it again: later and later if it is to blame itself, or whenever uploads go on."""
         with self._changed:
@@ -90,8 +100,10 @@ class PendingQueue:
         with self._changed:
             entry = self._pending.get(name)
             if entry is None:
-                self._on_released(size)  # it went before it was seen here
-            elif not entry.is_taken:
+                self._on_released(size)  # it was not to be uploaded, or went before it was seen here
+            elif entry.is_taken:
+                entry.is_dropped = True
+            else:
                 self._forget(name)
 
     def stop(self) -> None:
@@ -120,6 +132,9 @@ class PendingQueue:
         heapq.heappush(self._waiting, (0.0, status.st_mtime, name))
 
     def _forget(self, name: str) -> None:
+        self._on_released(self._leave(name))
+
+    def _leave(self, name: str) -> int:
         size = self._pending.pop(name).size
         self._bytes -= size
-        self._on_released(size)
+        return size

@@ -18,11 +18,14 @@ from backend.transfer.canary import Canary, Recovery, canary_key
 from backend.transfer.confirmer import Confirmer
 from backend.transfer.counters import Counters
 from backend.transfer.fetcher import Fetcher
+from backend.transfer.index_guard import IndexGuard, Orthanc
+from backend.transfer.kept_names import REMOVED, UPLOADED, KeptNames
 from backend.transfer.name_locks import NameLocks
 from backend.transfer.object_store.errors import ObjectStoreError, Unreachable
 from backend.transfer.object_store.protocols import ObjectStore
 from backend.transfer.pending_queue import PendingQueue
 from backend.transfer.read_cache import ReadCache
+from backend.transfer.removals import Removals
 from backend.transfer.remover import Remover
 from backend.transfer.report import ReleasedBytes, Reporter
 from backend.transfer.server import Server
@@ -51,10 +54,14 @@ class TransferProcess:
         writes: ObjectStore,
         reads: ObjectStore,
         send_report: Callable[[dict[str, Any]], None],
+        orthanc: Orthanc | None = None,
     ) -> None:
-        """`writes` uploads and deletes, `reads` downloads: apart, so that neither waits for the other's connections."""
+        """`writes` uploads and deletes, `reads` downloads: apart, so that neither waits for the other's connections.
+
+        `orthanc` is whose index is asked before anything is deleted.
+        """
         self._bucket_name = settings.bucket_name
-        spool = settings.spool_directory
+        self._spool = spool = settings.spool_directory
         for folder in FOLDERS:
             (spool / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
         key = partial(
@@ -71,24 +78,30 @@ class TransferProcess:
             writes=observed_writes,
             reads=observed_reads,
             bucket=writes if settings.create_bucket else None,
+            checksums=writes,
         )
         self._recovery = Recovery(self._canary, availability)
         self._cache = cache = ReadCache(settings.cache_directory, settings.maximum_cache_size, counters)
         queue = PendingQueue(spool / "pending", released.add)
-        upload = AttachmentUpload(spool, cache, observed_writes, key, names=names, counters=counters)
+        uploaded, removed = KeptNames(spool / "uploaded", UPLOADED), KeptNames(spool / "removed", REMOVED)
+        removals = Removals(spool / "tombstones")
+        upload = AttachmentUpload(spool, cache, observed_writes, key, uploaded=uploaded, names=names, counters=counters)
         self._uploader = Uploader(queue, upload, availability, settings.concurrent_uploads)
         self._remover = Remover(
             spool,
             cache,
             observed_writes,
             key,
+            removals=removals,
+            uploaded=uploaded,
+            removed=removed,
             names=names,
             availability=availability,
             counters=counters,
             grace_period=settings.removal_grace_period,
             on_dropped=queue.dropped,
         )
-        self._watch = SpoolWatch(spool, queue, self._remover)
+        self._watch = SpoolWatch(spool, queue, removals, self._remover, (uploaded, removed))
         fetcher = Fetcher(
             spool,
             cache,
@@ -100,6 +113,20 @@ class TransferProcess:
             concurrent=settings.concurrent_downloads,
             patience=settings.missing_object_patience,
         )
+        self._guard = None
+        if orthanc is not None:
+            self._guard = IndexGuard(
+                settings,
+                orthanc,
+                self._remover,
+                removals,
+                reads=observed_reads,
+                key=key,
+                kept=(uploaded, removed),
+                counters=counters,
+                fetch=fetcher.fetch,
+                wake=self._watch.wake,
+            )
         staged = StagedUploads(upload, availability, settings.concurrent_uploads)
         self._server = Server(
             listener,
@@ -114,7 +141,9 @@ class TransferProcess:
             spool=spool,
             released=released,
             queue=queue,
-            remover=self._remover,
+            removals=removals,
+            guard=self._guard,
+            canary=self._canary,
             cache=cache,
             availability=availability,
             counters=counters,
@@ -155,9 +184,16 @@ class TransferProcess:
         self._recovery.start()
         self._reporter.start()
 
+    def orthanc_answers(self) -> None:
+        """Orthanc's REST API is up."""
+        if self._guard is not None:
+            self._guard.start()
+
     def drain(self) -> None:
-        """Begin nothing more and wait a little for the uploads that are running."""
+        """Begin nothing more and wait a little for the uploads that are running. Orthanc ends in order."""
         self._server.stop()
+        if self._guard is not None:
+            self._guard.stop()
         self._uploader.stop()
         self._remover.stop()
         self._recovery.stop()

@@ -1,43 +1,41 @@
-"""Carries out removals: the local files at once, the object after a grace period, the tombstone last.
+"""Carries out removals: copies of what S3 has at once, the rest once the index is known not to refer to it.
 
-The tombstone stays until the store has confirmed, so a crash at any point repeats the rest. Before it goes, the folder
-`pending/` is synced: a pending file that came back after a power cut without its tombstone would be uploaded again.
+    at once             the cache's copy goes; what S3 does not have yet is no longer uploaded, and stays
+    check_due           Orthanc's index is asked (`removal_check`). It does not know the attachment: the copy in
+                        `pending/` goes. It does: the tombstone goes, and an alarm is raised
+    delete_due          after the grace period the object goes, the tombstone last
+
+The tombstone stays until the store has confirmed, so a crash at any point repeats the rest. Before it goes, the folders
+are synced: a file that came back after a power cut without its tombstone would be taken for one that must be kept.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from backend.atomic_file import DirectorySync
 from backend.transfer.availability import DELETE, Availability
-from backend.transfer.back_off import back_off
 from backend.transfer.counters import Counters
+from backend.transfer.kept_names import KeptNames
 from backend.transfer.name_locks import NameLocks
 from backend.transfer.object_store.errors import ObjectStoreError
 from backend.transfer.object_store.protocols import DeleteObject
+from backend.transfer.owners import Owners
 from backend.transfer.read_cache import ReadCache
+from backend.transfer.removals import BATCH, Removal, Removals
 
 log = logging.getLogger(__name__)
 
 _THREADS: Final = 4
-_BATCH: Final = 200  # deletes between two syncs of the folder
 _PAUSE: Final = 0.2  # seconds between two looks at what is due
-_LONGEST_PAUSE: Final = 30.0  # seconds until a failed delete is tried again
+_CHECKED_AFTER: Final = 10.0  # seconds; a commit that was cut off is over by then, and the spool wants its space back
 
-
-@dataclass
-class _Removal:
-    seen: float  # monotonic
-    is_dropped: bool = False  # spool and cache hold nothing of it any more
-    not_before: float = 0.0  # monotonic
-    failures: int = 0
+Decide = Callable[[list[tuple[str, Removal]]], None]
 
 
 class Remover:
@@ -50,29 +48,43 @@ class Remover:
         store: DeleteObject,
         key: Callable[[str], str],
         *,
+        removals: Removals,
+        uploaded: KeptNames,
+        removed: KeptNames,
         names: NameLocks,
         availability: Availability,
         counters: Counters,
         grace_period: float,
         on_dropped: Callable[[str, int], None],
     ) -> None:
-        """`grace_period` is in seconds; `on_dropped` is told name and bytes of each pending
-        file that was dropped.
+        """`grace_period` is in seconds. Without `ask` everything may go.
+
+        `on_dropped` is told name and bytes of each pending file that was dropped.
         """
         self._spool = spool
         self._cache = cache
         self._store = store
         self._key = key
+        self._removals = removals
+        self._uploaded = uploaded
+        self._removed = removed
+        self._owners: Owners | None = None
         self._names = names
         self._availability = availability
         self._counters = counters
         self._grace_period = grace_period
         self._on_dropped = on_dropped
-        self._lock = threading.Lock()
-        self._removals: dict[str, _Removal] = {}
+        self._decide: Decide = self._clear_all
+        self._is_reserved: Callable[[str], bool] = lambda _: False
         self._pending_sync = DirectorySync(spool / "pending")
         self._stopped = threading.Event()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="delete")
+
+    def ask(self, owners: Owners, decide: Decide, is_reserved: Callable[[str], bool]) -> None:
+        """From now on let `decide` say what may go, but not of what `is_reserved`: somebody else is at it."""
+        self._owners = owners
+        self._decide = decide
+        self._is_reserved = is_reserved
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="remover", daemon=True).start()
@@ -80,65 +92,53 @@ class Remover:
     def stop(self) -> None:
         self._stopped.set()
 
-    @property
-    def count(self) -> int:
-        """Tombstones."""
-        return len(self._removals)
-
-    def refresh(self, names: set[str]) -> None:
-        """Take over a listing of the tombstones."""
-        with self._lock:
-            for name in names - self._removals.keys():
-                self._removals[name] = _Removal(time.monotonic())
-            for name in self._removals.keys() - names:
-                del self._removals[name]
-
     def drop_local(self) -> None:
-        """Remove the spool and cache files of everything removed; what is being uploaded has its turn later."""
-        with self._lock:
-            undropped = [(name, removal) for name, removal in self._removals.items() if not removal.is_dropped]
-        for name, removal in undropped:
+        """Remove the copies of what S3 has too; what is being uploaded has its turn later."""
+        for name, removal in self._removals.those(lambda removal: not removal.is_dropped):
             with self._names.if_free(name) as is_free:
                 if is_free:
-                    self._drop(name)
-                    removal.is_dropped = True
+                    self._drop_copies(name, removal)
+
+    def check_due(self) -> None:
+        """Have it decided whether the index refers to what is due, up to a batch."""
+        grace = min(self._grace_period, _CHECKED_AFTER)
+        due = self._removals.due(lambda removal: not (removal.is_cleared or removal.is_undecided), grace)
+        self._decide([(name, removal) for name, removal in due if not self._is_reserved(name)])
+
+    def clear(self, name: str, removal: Removal) -> None:
+        """The index does not refer to it: the last local copy may go, and then the object."""
+        with self._names.if_free(name) as is_free:
+            if is_free:  # otherwise it is being uploaded, and decided again
+                self._drop_copies(name, removal)
+                self._drop_pending(name)
+                removal.is_cleared = True
 
     def delete_due(self) -> int:
         """Delete the objects whose time has come, up to a batch of them; returns how many were due."""
-        now = time.monotonic()
-        with self._lock:
-            due = [name for name, removal in self._removals.items() if self._is_due(name, removal, now)][:_BATCH]
+        due = [name for name, _ in self._removals.due(lambda removal: removal.is_cleared, self._grace_period)]
         deleted = [name for name, is_deleted in zip(due, self._pool.map(self._delete, due), strict=True) if is_deleted]
         if deleted:
             self._pending_sync.sync()
+            self._uploaded.sync()
             for name in deleted:
-                (self._spool / "tombstones" / name).unlink(missing_ok=True)
-                with self._lock:
-                    self._removals.pop(name, None)
+                self._finish(name)
         return len(due)
 
     def _run(self) -> None:
         while not self._stopped.is_set():
             due = 0
-            if self._availability.wait(DELETE, 1.0):
-                try:
+            try:
+                self.check_due()
+                if self._availability.wait(DELETE, _PAUSE):
                     due = self.delete_due()
-                except OSError as error:
-                    log.error("removal_failed reason=%s", error)  # noqa: TRY400 - one line per event
-            if due < _BATCH:
+            except OSError as error:
+                log.error("removal_failed reason=%s", error)  # noqa: TRY400 - one line per event
+            if due < BATCH:
                 self._stopped.wait(_PAUSE)
 
-    def _is_due(self, name: str, removal: _Removal, now: float) -> bool:
-        if now < removal.not_before or now - removal.seen < min(self._grace_period, _PAUSE):
-            return False
-        try:
-            buried = (self._spool / "tombstones" / name).stat().st_mtime
-        except FileNotFoundError:
-            return False
-        age = time.time() - buried
-        if age < 0:  # the clock was set back; ours since we have known of it will do
-            age = now - removal.seen
-        return age >= self._grace_period
+    def _clear_all(self, due: list[tuple[str, Removal]]) -> None:
+        for name, removal in due:
+            self.clear(name, removal)
 
     def _delete(self, name: str) -> bool:
         removal = self._removals.get(name)
@@ -148,18 +148,36 @@ class Remover:
             if not is_free:
                 return False  # being uploaded; it will see the tombstone
             try:
-                self._drop(name)
+                self._drop_copies(name, removal)  # again: it may have been uploaded since
+                self._drop_pending(name)
                 self._store.delete(self._key(name))
             except (ObjectStoreError, OSError) as error:
-                removal.failures += 1
-                removal.not_before = time.monotonic() + back_off(removal.failures, first=1.0, cap=_LONGEST_PAUSE)
+                removal.failed()
                 if removal.failures == 1 and not getattr(error, "concerns_all", False):
                     log.warning("removal_failed name=%s reason=%s", name, error)
                 return False
         self._counters.add("deletions")
         return True
 
-    def _drop(self, name: str) -> None:
+    def _finish(self, name: str) -> None:
+        removal = self._removals.pop(name)
+        tombstone = self._spool / "tombstones" / name
+        if removal is None or removal.owner is None:
+            tombstone.unlink(missing_ok=True)
+            return
+        try:
+            self._removed.take(name, tombstone)
+        except FileNotFoundError:
+            pass  # somebody has taken it away by hand
+
+    def _drop_copies(self, name: str, removal: Removal) -> None:
+        if self._owners is not None and removal.owner is None:
+            removal.owner = self._owners.of(name)
+        self._uploaded.drop(name)
+        self._cache.drop(name)
+        removal.is_dropped = True
+
+    def _drop_pending(self, name: str) -> None:
         path = self._spool / "pending" / name
         try:
             size = path.stat().st_size
@@ -168,4 +186,3 @@ class Remover:
             pass
         else:
             self._on_dropped(name, size)
-        self._cache.drop(name)

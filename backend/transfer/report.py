@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from backend.transfer.availability import Availability
+from backend.transfer.canary import Canary
 from backend.transfer.counters import Counters
+from backend.transfer.index_guard import IndexGuard
 from backend.transfer.pending_queue import PendingQueue
 from backend.transfer.read_cache import ReadCache
-from backend.transfer.remover import Remover
+from backend.transfer.removals import Removals
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,9 @@ class Reporter:
         spool: Path,
         released: ReleasedBytes,
         queue: PendingQueue,
-        remover: Remover,
+        removals: Removals,
+        guard: IndexGuard | None,
+        canary: Canary,
         cache: ReadCache,
         availability: Availability,
         counters: Counters,
@@ -51,7 +55,9 @@ class Reporter:
         self._quarantine = spool / "quarantine"
         self._released = released
         self._queue = queue
-        self._remover = remover
+        self._removals = removals
+        self._guard = guard
+        self._canary = canary
         self._cache = cache
         self._availability = availability
         self._counters = counters
@@ -65,9 +71,11 @@ class Reporter:
         return {
             "ReleasedBytes": self._released.total,
             **self._queue.report(),
-            "TombstoneCount": self._remover.count,
+            "TombstoneCount": len(self._removals),
+            "HeldTombstoneCount": self._removals.held,
+            "Reconciliation": self._guard.report() if self._guard else {"State": "Off"},
             "QuarantineCount": len(os.listdir(self._quarantine)),
-            "ObjectStore": self._availability.report(),
+            "ObjectStore": {**self._availability.report(), "VerifiesChecksums": self._canary.verifies_checksums},
             "Cache": self._cache.report(),
             "Counters": self._counters.snapshot(),
         }

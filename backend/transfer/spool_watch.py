@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from backend.transfer.folder import Folder
+from backend.transfer.kept_names import KeptNames
 from backend.transfer.pending_queue import PendingQueue
+from backend.transfer.removals import Removals
 from backend.transfer.remover import Remover
 
 log = logging.getLogger(__name__)
@@ -22,11 +25,17 @@ _DUTY: Final = 5  # a listing that takes long is not begun again before this man
 class SpoolWatch:
     """Keeps queue and removals in step with their folders."""
 
-    def __init__(self, spool: Path, queue: PendingQueue, remover: Remover) -> None:
+    def __init__(
+        self, spool: Path, queue: PendingQueue, removals: Removals, remover: Remover, kept: Sequence[KeptNames]
+    ) -> None:
         self._pending = Folder(spool / "pending")
         self._tombstones = Folder(spool / "tombstones")
+        self._names: set[str] = set()  # in pending
+        self._removed: set[str] = set()
         self._queue = queue
+        self._removals = removals
         self._remover = remover
+        self._kept = kept
         self._hint = threading.Event()
         self._is_broken = False
 
@@ -41,11 +50,16 @@ class SpoolWatch:
         """List what has changed. Tombstones come first: what is removed need not be uploaded."""
         removed = self._tombstones.changed_names()
         if removed is not None:
-            self._remover.refresh(removed)
+            self._removed = removed
+            self._removals.refresh(removed)
         self._remover.drop_local()
         pending = self._pending.changed_names()
         if pending is not None:
-            self._queue.refresh(pending)
+            self._names = pending
+        if pending is not None or removed is not None:
+            self._queue.refresh(self._names, self._removed)
+        for folder in self._kept:
+            folder.expire()
 
     def _run(self) -> None:
         while True:

@@ -54,7 +54,7 @@ class Uploader:
 
     def _work(self, name: str) -> None:
         try:
-            self._upload.upload_pending(name)
+            has_left = self._upload.upload_pending(name)
         except ObjectStoreError as error:
             if not error.concerns_all:
                 log.warning("upload_failed name=%s reason=%s", name, error)
@@ -63,4 +63,4 @@ class Uploader:
             log.error("upload_failed name=%s reason=%r", name, error)  # noqa: TRY400 - one line per event
             self._queue.postpone(name, is_to_blame=True)
         else:
-            self._queue.finish(name)
+            (self._queue.finish if has_left else self._queue.leave)(name)

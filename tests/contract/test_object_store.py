@@ -97,6 +97,17 @@ def test_what_was_put_is_got_with_its_digest(store: ObjectStore, size: int) -> N
     assert read(store, "key") == (ObjectAttributes(size, sha256(body).digest()), body)
 
 
+def test_it_is_found_out_whether_checksums_are_verified_and_nothing_is_left_of_it(
+    store: ObjectStore, request: pytest.FixtureRequest
+) -> None:
+    """It must be asked: moto and radosgw take bytes with any SHA-256 and repeat it."""
+    assert store.verifies_checksums("probe") is (request.node.callspec.params["without_bucket"] in ("memory", "bench"))
+    store.delete("probe")
+    put(store, "key", BODY)
+    assert read(store, "key")[1] == BODY
+    assert [entry.key for entry in store.list("")] == ["key"]
+
+
 def test_an_object_larger_than_the_multipart_threshold_is_whole(
     store: ObjectStore, request: pytest.FixtureRequest
 ) -> None:

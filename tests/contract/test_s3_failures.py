@@ -212,7 +212,32 @@ def test_bytes_that_were_altered_on_the_server_are_noticed(
     assert fake.objects["key"].body == BODY
 
 
+def test_a_checksum_that_a_server_repeats_unverified_proves_nothing(store: S3ObjectStore, fake: FakeS3) -> None:
+    fake.verifies_checksums = False
+    fake.etag_is_md5 = False
+    assert not store.verifies_checksums("probe")
+    put(store, "good", BODY)
+
+    def store_damaged_and_repeat_the_checksum(handler: s3_faults.Handler, body: bytes) -> bool:
+        handler.store(body[:-1] + b"!")
+        answer = {"ETag": "0", "x-amz-checksum-sha256": handler.headers["x-amz-checksum-sha256"]}
+        handler.answer(200, headers=answer)
+        return True
+
+    fake.add("PUT", store_damaged_and_repeat_the_checksum)
+    with pytest.raises(ObjectCorrupted):
+        put(store, "key", BODY)
+
+
+def test_until_a_server_was_tried_its_checksums_prove_nothing(store: S3ObjectStore, fake: FakeS3) -> None:
+    fake.etag_is_md5 = False
+    put(store, "key", BODY)
+    assert ("GET", "key") in fake.requests
+
+
 def test_reading_back_is_for_servers_that_prove_nothing(store: S3ObjectStore, fake: FakeS3) -> None:
+    assert store.verifies_checksums("probe")
+    assert "probe" not in fake.objects
     for echoes, etag_is_md5, reads in ((True, False, 0), (False, True, 0), (False, False, 1)):
         fake.echoes_checksums, fake.etag_is_md5 = echoes, etag_is_md5
         fake.requests.clear()

@@ -59,6 +59,7 @@ class FakeS3(ThreadingHTTPServer):
         self.connections = 0
         self.echoes_checksums = True
         self.etag_is_md5 = True
+        self.verifies_checksums = True  # False: repeats whatever it was given
         self.bucket_exists = True
         self.ended = threading.Event()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
@@ -150,7 +151,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers["x-amz-content-sha256"] != digest.hexdigest():
             return 400, "XAmzContentSHA256Mismatch"
         checksum = self.headers.get("x-amz-checksum-sha256")
-        if checksum is not None and checksum != b64encode(digest.digest()).decode():
+        is_right = checksum in (None, b64encode(digest.digest()).decode())
+        if not is_right and self.server.verifies_checksums:
             return 400, "BadDigest"
         return None
 
@@ -171,7 +173,9 @@ class Handler(BaseHTTPRequestHandler):
         self.store(body)
         etag = hashlib.md5(body, usedforsecurity=False).hexdigest() if self.server.etag_is_md5 else "0" * 32
         headers = {"ETag": f'"{etag}"'}
-        if self.server.echoes_checksums:
+        if not self.server.verifies_checksums:
+            headers["x-amz-checksum-sha256"] = self.headers["x-amz-checksum-sha256"]
+        elif self.server.echoes_checksums:
             headers["x-amz-checksum-sha256"] = b64encode(hashlib.sha256(body).digest()).decode()
         self.answer(200, headers=headers)
 

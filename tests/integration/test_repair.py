@@ -44,6 +44,7 @@ def test_repair_changes_nothing_without_apply_and_heals_with_it(node: Node, tmp_
     bucket.put(keys[2], bytes(len(bucket.get(keys[2]))))
     bucket.delete(keys[3])
     (node.folder / "cache" / "objects" / keys[3][:2] / keys[3]).unlink()  # nobody has a copy
+    (node.folder / "spool" / "uploaded" / keys[3]).unlink()
     duplicate, head = orphan_key(), orphan_key(1, ".dcm.head")
     bucket.put(duplicate, bucket.get(keys[5]))
     bucket.put(head, bucket.get(keys[5]).partition(PIXEL_DATA)[0])

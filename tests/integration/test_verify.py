@@ -144,7 +144,7 @@ def test_where_names_every_place(node: Node, tmp_path: Path) -> None:
     assert document[0]["Object"]["ETag"] == document[0]["MD5"]
     assert document[0]["Object"]["SHA256"] == Bucket(node).digest(key)
     assert document[0]["Object"]["StorageClass"] == "STANDARD"
-    assert [local["Place"] for local in document[0]["Local"]] == ["cache"]
+    assert [local["Place"] for local in document[0]["Local"]] == ["uploaded", "cache"]
 
     uuid = key.removesuffix(".dcm")
     code, (entry,) = isen(node, "where", uuid)

@@ -75,6 +75,19 @@ class PutObject(Protocol):
         ...
 
 
+class VerifiesChecksums(Protocol):
+    def verifies_checksums(self, key: str) -> bool:
+        """Find out whether this store refuses bytes that do not have the checksum they come with; `key` is left unused.
+
+        Until it was asked, and if the answer is no, what the store says of checksums counts for nothing, and `put` has
+        other proof: an ETag that is the content's MD5, or the object read back.
+
+        Raises:
+            ObjectStoreError: it could not be found out.
+        """
+        ...
+
+
 class GetObject(Protocol):
     def get(self, key: str) -> AbstractContextManager[OpenObject]:
         """Open an object.
@@ -143,6 +156,7 @@ class CreateBucket(Protocol):
 
 class ObjectStore(
     PutObject,
+    VerifiesChecksums,
     GetObject,
     GetRange,
     HeadObject,

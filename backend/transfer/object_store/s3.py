@@ -3,8 +3,8 @@
 boto3 finds endpoint, addressing style and credentials, and does what is rare; `S3Connection` puts, gets, heads and
 deletes single objects. That the object is what was put rests on this: the content is hashed before anything is sent;
 its SHA-256 is signed as the payload hash and goes with it as `x-amz-checksum-sha256`, so that the server refuses other
-bytes; and the answer must carry that checksum, or an ETag that is the content's MD5, or the object is read back,
-because some servers verify nothing.
+bytes; and the answer must carry that checksum, of a server that was seen to refuse a wrong one, or an ETag that is the
+content's MD5, or the object is read back. Some servers verify nothing and repeat whatever checksum they were given.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from hashlib import file_digest, md5, sha256
 from io import BufferedIOBase
 from typing import TYPE_CHECKING, Any, Final
 
-from backend.transfer.object_store.errors import ContentChanged, CredentialsRefused, ObjectCorrupted, Unreachable
+from backend.transfer.object_store.errors import (
+    ContentChanged,
+    CredentialsRefused,
+    ObjectCorrupted,
+    RequestRefused,
+    Unreachable,
+)
 from backend.transfer.object_store.protocols import ListedObject, ObjectAttributes, UnfinishedUpload
 from backend.transfer.object_store.s3_client import BotoBucket, translated
 from backend.transfer.object_store.s3_connection import S3Connection
@@ -55,6 +61,7 @@ class S3ObjectStore:
         self._connections = connections
         self._reloading = threading.Lock()
         self._etag_is_md5 = True  # until the server shows otherwise
+        self._checksums_count = False  # until the server shows that it verifies them
         self._connect()
 
     def put(self, key: str, content: BufferedIOBase, size: int, digest: bytes) -> None:
@@ -92,6 +99,25 @@ class S3ObjectStore:
             raise failure.error from None
         if not confirmed:
             self._read_back(key, size, digest)
+
+    def verifies_checksums(self, key: str) -> bool:
+        body = b"These bytes do not have the checksum they come with. This object may be deleted.\n"
+        headers = {"x-amz-checksum-sha256": b64encode(sha256(b"other bytes").digest()).decode()}
+        sending = self._connection.request(
+            "PUT",
+            "PutObject",
+            key,
+            headers=headers | dict(self._options.headers),
+            body=lambda: (body,),
+            size=len(body),
+            payload_hash=sha256(body).hexdigest(),
+        )
+        try:
+            with self._renewing(), sending:
+                self._checksums_count = False
+        except RequestRefused:
+            self._checksums_count = True
+        return self._checksums_count
 
     @contextmanager
     def get(self, key: str) -> Iterator[_OpenS3Object]:
@@ -200,9 +226,9 @@ class S3ObjectStore:
             ObjectCorrupted: other bytes arrived.
         """
         checksum = answer.get("x-amz-checksum-sha256")
-        if checksum is not None:
-            if checksum != b64encode(digest).decode():
-                raise ObjectCorrupted("the server says that it received other bytes than were sent")
+        if checksum not in (None, b64encode(digest).decode()):
+            raise ObjectCorrupted("the server says that it received other bytes than were sent")
+        if checksum is not None and self._checksums_count:
             return True
         if not self._etag_is_md5:
             return False

@@ -7,9 +7,10 @@ aborted at once, and one that a crash left behind is aborted when the same key i
 from __future__ import annotations
 
 import contextlib
-from base64 import b64encode
+import re
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping
-from hashlib import sha256
+from hashlib import md5, sha256
 from io import BufferedIOBase
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,13 +19,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from backend.transfer.object_store.errors import ContentChanged
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, CompleteMultipartUploadOutputTypeDef
 
     from backend.transfer.object_store.s3_client import BotoBucket
     from backend.transfer.object_store.s3_options import ObjectOptions
 
 _SMALLEST_PART: Final = 16 * 1024 * 1024  # bytes; S3 asks for 5 MiB at least
 _MOST_PARTS: Final = 10_000
+_MD5: Final = re.compile(r"[0-9a-f]{32}")
 
 Confirmed = Callable[[Mapping[str, Any], bytes, bytes], bool]
 
@@ -41,7 +43,8 @@ def upload_in_parts(
 ) -> bool:
     """Upload `content` and complete it; the caller translates botocore's exceptions.
 
-    `confirmed(headers, digest, body)` judges the answer to each part; the result says whether it was true of all.
+    `confirmed(headers, digest, body)` judges the answer to each part; the result says whether it was true of all, and
+    whether the object was shown to be made of all of them, in their order.
 
     Raises:
         ContentChanged: the bytes read do not hash to `digest`; the upload was aborted.
@@ -62,14 +65,26 @@ def upload_in_parts(
         parts, found, all_confirmed = _upload_parts(bucket, upload_id, key, _read_parts(content, size), confirmed)
         if found != digest:
             raise ContentChanged(f"the content for {key} changed while it was uploaded")
-        client.complete_multipart_upload(
+        completed = client.complete_multipart_upload(
             Bucket=bucket.name, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}
         )
     except BaseException:
         with contextlib.suppress(ClientError, BotoCoreError):  # the next attempt aborts it
             client.abort_multipart_upload(Bucket=bucket.name, Key=key, UploadId=upload_id)
         raise
-    return all_confirmed
+    return all_confirmed and _is_made_of(completed, parts)
+
+
+def _is_made_of(completed: CompleteMultipartUploadOutputTypeDef, parts: list[CompletedPartTypeDef]) -> bool:
+    """Whether the object is these parts in this order: its ETag or checksum is made of theirs, and says how many."""
+    count = f"-{len(parts)}"
+    etags = [part["ETag"].strip('"') for part in parts]
+    if all(_MD5.fullmatch(etag) for etag in etags):
+        whole = md5(bytes.fromhex("".join(etags)), usedforsecurity=False).hexdigest()
+        if completed["ETag"].strip('"') == whole + count:
+            return True
+    checksums = sha256(b"".join(b64decode(part["ChecksumSHA256"]) for part in parts)).digest()
+    return completed.get("ChecksumSHA256") == b64encode(checksums).decode() + count
 
 
 def _upload_parts(

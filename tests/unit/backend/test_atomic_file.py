@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.atomic_file import DirectorySync, read_all, read_digest, write_digest
+from backend.atomic_file import DirectorySync, read_all, read_digest, read_part, write_digest
 
 
 class SlowDisk:
@@ -105,3 +105,13 @@ def test_read_all_reads_whole_files_of_any_size(tmp_path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         assert read_all(descriptor) == content
         os.close(descriptor)
+
+
+def test_a_part_beyond_the_end_is_what_there_is(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    descriptor = os.open(path, os.O_RDONLY)
+    assert read_part(descriptor, 4, 8) == b"4567"
+    assert read_part(descriptor, 8, 20) == b"89"
+    assert read_part(descriptor, 20, 30) == b""
+    os.close(descriptor)

@@ -206,3 +206,29 @@ def _count_slow_folder_syncs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], in
 
     monkeypatch.setattr(os, "fsync", fsync)
     return lambda: len(calls)
+
+
+def test_what_s3_has_confirmed_is_no_longer_counted(spool: Spool) -> None:
+    spool.stage(NAME, b"x" * 1000)
+    (spool.directory / "incoming" / NAME).unlink()  # the transfer process has put it into the cache
+    spool.confirmed(1000)
+    assert spool.used == 0
+
+
+def test_a_file_that_goes_while_the_spool_is_measured_is_not_counted(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.accept(NAME, b"x" * 10)
+    spool.accept(OTHER, b"x" * 20)
+    real = os.scandir
+
+    def scandir(folder: Path) -> list[os.DirEntry[str]]:
+        entries = list(real(folder))
+        for entry in entries:
+            if entry.name == NAME:
+                os.unlink(entry.path)
+        return entries
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    spool.recount()
+    assert spool.used == 20

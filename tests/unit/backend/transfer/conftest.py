@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from backend.transfer.attachment_upload import AttachmentUpload
 from backend.transfer.availability import Availability, ObservedObjectStore
 from backend.transfer.counters import Counters
 from backend.transfer.fetcher import Fetcher
+from backend.transfer.kept_names import KeptNames
 from backend.transfer.name_locks import NameLocks
 from backend.transfer.read_cache import ReadCache
+from backend.transfer.removals import Removals
 from backend.transfer.remover import Remover
 from tests.fakes.unsteady_store import UnsteadyStore
 
@@ -30,6 +33,7 @@ class Parts:
     names: NameLocks = field(default_factory=NameLocks)
     availability: Availability = field(default_factory=Availability)
     dropped: list[tuple[str, int]] = field(default_factory=list)
+    on_dropped: Callable[[str, int], None] | None = None  # in place of `dropped`
 
     def __post_init__(self) -> None:
         self.spool = Spool(self.folder / "spool", 100_000_000)
@@ -37,7 +41,11 @@ class Parts:
         self.cache.recover()
         observed = ObservedObjectStore(self.store, self.availability)
         directory = self.spool.directory
-        self.upload = AttachmentUpload(directory, self.cache, observed, str, names=self.names, counters=self.counters)
+        self.uploaded, self.removed = KeptNames(directory / "uploaded", 60), KeptNames(directory / "removed", 60)
+        self.removals = Removals(directory / "tombstones")
+        self.upload = AttachmentUpload(
+            directory, self.cache, observed, str, uploaded=self.uploaded, names=self.names, counters=self.counters
+        )
         self.fetcher = Fetcher(
             directory,
             self.cache,
@@ -49,17 +57,27 @@ class Parts:
             concurrent=4,
             patience=0.6,
         )
-        self.remover = Remover(
-            directory,
+        self.remover = self.make_remover(0.0)
+
+    def make_remover(self, grace_period: float) -> Remover:
+        return Remover(
+            self.spool.directory,
             self.cache,
-            observed,
+            ObservedObjectStore(self.store, self.availability),
             str,
+            removals=self.removals,
+            uploaded=self.uploaded,
+            removed=self.removed,
             names=self.names,
             availability=self.availability,
             counters=self.counters,
-            grace_period=0.0,
-            on_dropped=lambda name, size: self.dropped.append((name, size)),
+            grace_period=grace_period,
+            on_dropped=self.on_dropped or (lambda name, size: self.dropped.append((name, size))),
         )
+
+    def remove_due(self) -> int:
+        self.remover.check_due()
+        return self.remover.delete_due()
 
     def file(self, folder: str, name: str) -> Path:
         return self.spool.directory / folder / name

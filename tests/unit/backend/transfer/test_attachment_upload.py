@@ -41,29 +41,29 @@ def test_a_failure_leaves_it_pending(parts: Parts) -> None:
 def test_a_removed_attachment_is_never_uploaded(parts: Parts) -> None:
     parts.spool.accept(NAME, CONTENT)
     parts.spool.bury(NAME)
-    parts.upload.upload_pending(NAME)
+    assert parts.upload.upload_pending(NAME) is False
     assert parts.store.calls == []
-    assert not parts.file("pending", NAME).exists()
+    assert parts.file("pending", NAME).exists()  # the remover's: the index may know it all the same
 
 
 @pytest.mark.parametrize("moment", ["before_put", "after_put"])
-def test_a_removal_during_the_upload_leaves_no_local_file_and_the_object_to_the_remover(
-    parts: Parts, moment: str
-) -> None:
+def test_a_removal_during_the_upload_leaves_the_copies_and_the_object_to_the_remover(parts: Parts, moment: str) -> None:
     parts.spool.accept(NAME, CONTENT)
 
     def remove() -> None:
         parts.spool.bury(NAME)
-        parts.remover.refresh({NAME})
+        parts.removals.refresh({NAME})
         parts.remover.drop_local()  # the name is held by the upload: it must not get in between
 
     setattr(parts.store, moment, [remove])
     parts.upload.upload_pending(NAME)
     assert not parts.file("pending", NAME).exists()
-    assert not parts.cached(NAME).exists()
     assert parts.dropped == []
+    parts.remover.drop_local()
+    assert not parts.cached(NAME).exists()
+    assert not parts.file("uploaded", NAME).exists()
     time.sleep(0.01)
-    parts.remover.delete_due()
+    parts.remove_due()
     assert parts.store.keys() == []
     assert not parts.file("tombstones", NAME).exists()
 
@@ -169,6 +169,8 @@ def test_staged_that_was_given_up_is_an_error_even_if_it_arrived(parts: Parts) -
     parts.store.after_put = [lambda: parts.spool.bury(NAME)]
     with pytest.raises(ObjectMissing):
         uploads.upload(NAME, 10)
+    parts.removals.refresh({NAME})
+    parts.remover.drop_local()
     assert not parts.cached(NAME).exists()
 
 
@@ -178,3 +180,68 @@ def test_staged_asked_again_after_a_lost_answer_is_confirmed_by_the_cache(parts:
     uploads.upload(NAME, 10)
     with pytest.raises(FileNotFoundError):
         uploads.upload(name_of(2), 1)
+
+
+def test_staged_waits_for_a_place_no_longer_than_its_time(parts: Parts) -> None:
+    uploads = staged(parts)
+    for _ in range(2):
+        uploads._slots.acquire()
+    with pytest.raises(Unreachable, match="too many"):
+        uploads.upload(NAME, 0.1)
+
+
+def test_staged_that_was_given_up_before_it_began_is_not_uploaded(parts: Parts) -> None:
+    uploads = staged(parts)
+    parts.spool.bury(NAME)
+    with pytest.raises(ObjectMissing):
+        uploads.upload(NAME, 10)
+    assert parts.store.calls == []
+
+
+def test_a_pause_that_ends_as_its_reason_is_asked_for_is_no_pause(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = staged(parts)
+    monkeypatch.setattr(parts.availability, "wait", lambda *_: False)
+    uploads.upload(NAME, 10)
+    assert parts.store.keys() == [NAME]
+
+
+def test_what_is_uploaded_keeps_a_second_name_that_no_eviction_takes_away(parts: Parts) -> None:
+    parts.spool.accept(NAME, CONTENT)
+    parts.upload.upload_pending(NAME)
+    with parts.cache._lock:
+        parts.cache._evict(0)
+    assert not parts.cached(NAME).exists()
+    assert parts.file("uploaded", NAME).read_bytes() == CONTENT
+
+
+def test_the_second_name_is_durable_before_a_sender_is_told(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 has the bytes; after a power cut the name tells that Orthanc's index must have a row of it."""
+    uploads = staged(parts)
+    synced: list[str] = []
+
+    def sync() -> None:
+        assert parts.file("uploaded", NAME).exists()
+        synced.append(NAME)
+
+    monkeypatch.setattr(parts.uploaded, "sync", sync)
+    uploads.upload(NAME, 10)
+    assert synced == [NAME]
+
+
+def test_a_file_system_without_links_does_not_keep_the_spool_from_emptying(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", refuse)
+        for number in (1, 2):
+            parts.spool.accept(name_of(number), CONTENT)
+            assert parts.upload.upload_pending(name_of(number))
+    assert caplog.text.count("uploaded_not_kept") == 1
+    parts.spool.accept(name_of(3), CONTENT)
+    assert parts.upload.upload_pending(name_of(3))
+    assert parts.cached(name_of(3)).exists()

@@ -14,7 +14,7 @@ from tests.fakes.unsteady_store import UnsteadyStore, raising
 
 def canary(store: UnsteadyStore, availability: Availability, *, create: bool = False) -> Canary:
     observed = ObservedObjectStore(store, availability)
-    return Canary("canary", writes=observed, reads=observed, bucket=store if create else None)
+    return Canary("canary", writes=observed, reads=observed, bucket=store if create else None, checksums=store)
 
 
 def test_it_puts_gets_and_deletes_and_leaves_nothing() -> None:
@@ -22,6 +22,17 @@ def test_it_puts_gets_and_deletes_and_leaves_nothing() -> None:
     canary(store, Availability()).check()
     assert store.calls == [("put", "canary"), ("get", "canary"), ("delete", "canary")]
     assert store.keys() == []
+
+
+def test_it_finds_out_once_whether_checksums_are_verified() -> None:
+    store = UnsteadyStore()
+    tried = canary(store, Availability())
+    assert tried.verifies_checksums is None
+    tried.check()
+    assert tried.verifies_checksums is True
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "verifies_checksums", lambda _: pytest.fail("it is known"))
+        tried.check()
 
 
 def test_a_refused_delete_does_not_keep_images_out_but_is_the_state() -> None:

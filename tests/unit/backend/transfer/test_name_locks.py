@@ -44,3 +44,21 @@ def test_an_exception_lets_go() -> None:
         raise ValueError("inside")
     with locks.if_free("name") as is_free:
         assert is_free
+
+
+def test_who_wants_a_name_that_is_held_waits_for_it() -> None:
+    locks = NameLocks()
+    order = []
+
+    def want() -> None:
+        with locks.holding("name"):
+            order.append("second")
+
+    with locks.holding("name"):
+        thread = threading.Thread(target=want)
+        thread.start()
+        while not locks._changed._waiters:  # type: ignore[attr-defined]
+            pass
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]

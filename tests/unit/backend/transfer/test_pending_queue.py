@@ -29,7 +29,7 @@ def pend(folder: Path, number: int, size: int = 10, accepted: float = 1000.0) ->
 
 def test_the_oldest_comes_first(queue: PendingQueue, tmp_path: Path) -> None:
     names = [pend(tmp_path, number, accepted=1000.0 - number) for number in range(5)]
-    queue.refresh(set(names))
+    queue.refresh(set(names), set())
     assert [queue.take() for _ in names] == names[::-1]
 
 
@@ -37,11 +37,11 @@ def test_a_taken_name_is_not_given_to_another_however_often_the_folder_is_listed
     queue: PendingQueue, tmp_path: Path
 ) -> None:
     name = pend(tmp_path, 1)
-    queue.refresh({name})
+    queue.refresh({name}, set())
     assert queue.take() == name
-    queue.refresh({name})
+    queue.refresh({name}, set())
     second = pend(tmp_path, 2)
-    queue.refresh({name, second})
+    queue.refresh({name, second}, set())
     assert queue.take() == second
 
 
@@ -49,7 +49,7 @@ def test_bytes_are_released_once_whoever_takes_the_file_away(
     queue: PendingQueue, tmp_path: Path, released: list[int]
 ) -> None:
     names = {pend(tmp_path, number, size=10 * number, accepted=1000.0 + number) for number in range(1, 5)}
-    queue.refresh(names)
+    queue.refresh(names, set())
     taken = queue.take()
     assert taken == name_of(1)
     queue.dropped(taken, 10)  # the remover was quicker than the upload that has just begun
@@ -57,7 +57,7 @@ def test_bytes_are_released_once_whoever_takes_the_file_away(
     queue.finish(taken)
     assert released == [10]
     queue.dropped(name_of(2), 20)
-    queue.refresh({name_of(4)})  # 3: somebody's rm
+    queue.refresh({name_of(4)}, set())  # 3: somebody's rm
     assert sorted(released) == [10, 20, 30]
     queue.dropped(name_of(99), 7)  # went before it was ever seen
     assert sum(released) == 67
@@ -69,18 +69,18 @@ def test_a_listing_older_than_an_upload_brings_nothing_back(
     queue: PendingQueue, tmp_path: Path, released: list[int]
 ) -> None:
     name = pend(tmp_path, 1)
-    queue.refresh({name})
+    queue.refresh({name}, set())
     assert queue.take() == name
     (tmp_path / name).unlink()
     queue.finish(name)
-    queue.refresh({name})
+    queue.refresh({name}, set())
     assert queue.report()["PendingCount"] == 0
     assert released == [10]
 
 
 def test_a_failure_of_the_store_costs_no_place(queue: PendingQueue, tmp_path: Path) -> None:
     names = [pend(tmp_path, number, accepted=1000.0 + number) for number in range(2)]
-    queue.refresh(set(names))
+    queue.refresh(set(names), set())
     assert queue.take() == names[0]
     queue.postpone(names[0], is_to_blame=False)
     assert queue.take() == names[0]
@@ -88,7 +88,7 @@ def test_a_failure_of_the_store_costs_no_place(queue: PendingQueue, tmp_path: Pa
 
 def test_one_that_fails_by_itself_lets_others_go_first(queue: PendingQueue, tmp_path: Path) -> None:
     names = [pend(tmp_path, number, accepted=1000.0 + number) for number in range(3)]
-    queue.refresh(set(names))
+    queue.refresh(set(names), set())
     assert queue.take() == names[0]
     queue.postpone(names[0], is_to_blame=True)
     assert [queue.take(), queue.take(), queue.take()] == [names[1], names[2], names[0]]
@@ -105,5 +105,32 @@ def test_stop_ends_those_who_wait(queue: PendingQueue) -> None:
 
 def test_a_folder_with_a_valid_name_is_no_attachment(queue: PendingQueue, tmp_path: Path) -> None:
     (tmp_path / name_of(1)).mkdir()
-    queue.refresh({name_of(1)})
+    queue.refresh({name_of(1)}, set())
     assert queue.report() == {"PendingCount": 0, "PendingBytes": 0, "OldestPendingSeconds": None}
+
+
+def test_what_is_removed_leaves_the_queue_and_its_bytes_are_released_when_its_file_goes(
+    queue: PendingQueue, tmp_path: Path, released: list[int]
+) -> None:
+    name, taken = pend(tmp_path, 1), pend(tmp_path, 2, accepted=500.0)
+    queue.refresh({name, taken}, set())
+    assert queue.take() == taken
+    queue.refresh({name, taken}, {name, taken})
+    assert queue.report()["PendingCount"] == 1  # the one that somebody is at
+    queue.leave(taken)
+    assert released == []
+    for one in (name, taken):
+        queue.dropped(one, 10)
+    assert released == [10, 10]
+
+
+def test_a_file_that_goes_before_it_was_looked_at_is_not_queued(queue: PendingQueue) -> None:
+    queue.refresh({name_of(1)}, set())
+    assert queue.report()["PendingCount"] == 0
+
+
+def test_a_name_that_left_while_it_waited_is_not_given_out(queue: PendingQueue, tmp_path: Path) -> None:
+    first, second = pend(tmp_path, 1, accepted=1.0), pend(tmp_path, 2, accepted=2.0)
+    queue.refresh({first, second}, set())
+    queue.dropped(first, 10)
+    assert queue.take() == second

@@ -202,3 +202,58 @@ def test_after_a_restart_of_the_machine_the_youngest_are_dropped(
     assert old.exists()
     assert not young.exists()
     assert again.report()["Count"] == 1
+
+
+def test_a_file_that_cannot_be_evicted_is_tried_again_and_ends_the_attempt(
+    cache: ReadCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    adopt(cache, 1, 600, read_at=1000.0)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        assert not cache.reserve(600)
+    assert "eviction_failed" in caplog.text
+    assert cache.reserve(600)
+    assert not path_of(cache, 1).exists()
+
+
+def test_what_was_dropped_is_not_evicted_again(cache: ReadCache) -> None:
+    adopt(cache, 1, 400, read_at=1000.0)
+    adopt(cache, 2, 400, read_at=2000.0)
+    cache.drop(name_of(1))
+    assert cache.reserve(700)
+    assert cache.report()["Bytes"] == 0
+
+
+def test_strays_in_the_folder_are_left_alone(cache: ReadCache, caplog: pytest.LogCaptureFixture) -> None:
+    adopt(cache, 1)
+    (cache.directory / "objects" / "README").touch()
+    (path_of(cache, 1).parent / "notes").touch()
+    again = ReadCache(cache.directory, MAXIMUM, Counters())
+    again.recover()
+    assert again.report()["Count"] == 1
+    assert "stray_file" in caplog.text
+
+
+@pytest.mark.parametrize("digest", [None, bytes(32)])
+def test_a_copy_to_another_file_system_has_the_digest_if_there_is_one(
+    cache: ReadCache, monkeypatch: pytest.MonkeyPatch, digest: bytes | None
+) -> None:
+    source = cache.directory.parent / name_of(1)
+    source.write_bytes(b"x" * 10)
+    if digest is not None:
+        write_digest(source, digest)
+    real = os.rename
+
+    def rename(old: Path, new: Path) -> None:
+        if old == source:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        real(old, new)
+
+    monkeypatch.setattr(os, "rename", rename)
+    cache.adopt(source.name, source, 10)
+    assert path_of(cache, 1).read_bytes() == b"x" * 10
+    assert read_digest(path_of(cache, 1)) == digest

@@ -3,8 +3,10 @@ from __future__ import annotations
 import os
 import time
 
-from backend.transfer.object_store.errors import AccessDenied, Unreachable
-from backend.transfer.remover import Remover
+import pytest
+
+from backend.stack.processes import wait_until
+from backend.transfer.object_store.errors import AccessDenied, RequestRefused, Unreachable
 from tests.fakes.transfer_child import content_of, name_of
 from tests.fakes.unsteady_store import raising
 from tests.unit.backend.transfer.conftest import Parts
@@ -13,86 +15,75 @@ NAME = name_of(1)
 CONTENT = content_of(1)
 
 
-def remover(parts: Parts, grace_period: float) -> Remover:
-    return Remover(
-        parts.spool.directory,
-        parts.cache,
-        parts.store,
-        str,
-        names=parts.names,
-        availability=parts.availability,
-        counters=parts.counters,
-        grace_period=grace_period,
-        on_dropped=lambda *_: None,
-    )
-
-
 def bury(parts: Parts, *names: str) -> None:
     for name in names:
         parts.spool.bury(name)
-    parts.remover.refresh(set(names))
+    parts.removals.refresh(set(names))
 
 
-def test_spool_and_cache_files_go_at_once_and_their_bytes_are_told(parts: Parts) -> None:
+def test_copies_of_what_s3_has_go_at_once_the_only_copy_when_the_index_is_known_not_to_need_it(parts: Parts) -> None:
     parts.spool.accept(NAME, CONTENT)
     parts.spool.accept(name_of(2), CONTENT)
     parts.upload.upload_pending(name_of(2))
     bury(parts, NAME, name_of(2))
     parts.remover.drop_local()
-    assert not parts.file("pending", NAME).exists()
     assert not parts.cached(name_of(2)).exists()
+    assert not parts.file("uploaded", name_of(2)).exists()
+    assert parts.file("pending", NAME).exists()
+    assert parts.dropped == []
+    parts.remover.check_due()
+    assert not parts.file("pending", NAME).exists()
     assert parts.dropped == [(NAME, len(CONTENT))]
-    parts.remover.drop_local()
+    parts.remover.check_due()
     assert len(parts.dropped) == 1
 
 
 def test_the_object_goes_then_the_tombstone(parts: Parts) -> None:
     parts.store.put_foreign(NAME, CONTENT)
     bury(parts, NAME)
-    assert parts.remover.count == 1
-    assert parts.remover.delete_due() == 1
+    assert len(parts.removals) == 1
+    assert parts.remove_due() == 1
     assert parts.store.keys() == []
     assert not parts.file("tombstones", NAME).exists()
-    assert parts.remover.count == 0
+    assert len(parts.removals) == 0
     assert parts.counters.snapshot()["deletions"] == 1
 
 
 def test_an_object_that_never_was_counts_as_deleted(parts: Parts) -> None:
     bury(parts, NAME)
-    parts.remover.delete_due()
+    parts.remove_due()
     assert not parts.file("tombstones", NAME).exists()
 
 
 def test_the_grace_period_counts_from_the_removal_even_over_a_restart(parts: Parts) -> None:
-    patient = remover(parts, 1000.0)
-    parts.spool.bury(NAME)
-    patient.refresh({NAME})
+    parts.remover = parts.make_remover(1000.0)
+    bury(parts, NAME)
     time.sleep(0.25)
-    assert patient.delete_due() == 0
+    assert parts.remove_due() == 0
     os.utime(parts.file("tombstones", NAME), (time.time() - 1001,) * 2)
-    assert patient.delete_due() == 1
+    assert parts.remove_due() == 1
 
 
 def test_a_clock_that_was_set_back_does_not_hold_it_for_ever(parts: Parts) -> None:
-    short = remover(parts, 0.3)
+    parts.remover = parts.make_remover(0.3)
     parts.spool.bury(NAME)
     os.utime(parts.file("tombstones", NAME), (time.time() + 100_000,) * 2)
-    short.refresh({NAME})
-    assert short.delete_due() == 0
+    parts.removals.refresh({NAME})
+    assert parts.remove_due() == 0
     time.sleep(0.35)
-    assert short.delete_due() == 1
+    assert parts.remove_due() == 1
 
 
 def test_an_unconfirmed_delete_keeps_the_tombstone_and_is_repeated(parts: Parts) -> None:
     parts.store.put_foreign(NAME, CONTENT)
     parts.store.before_delete = [raising(Unreachable("away"))]
     bury(parts, NAME)
-    parts.remover.delete_due()
+    parts.remove_due()
     assert parts.file("tombstones", NAME).exists()
-    assert parts.remover.delete_due() == 0  # not at once
-    parts.remover._removals[NAME].not_before = 0.0
+    assert parts.remove_due() == 0  # not at once
+    parts.removals._removals[NAME].not_before = 0.0
     parts.availability.succeeded("DeleteObject")
-    parts.remover.delete_due()
+    parts.remove_due()
     assert parts.store.keys() == []
 
 
@@ -100,7 +91,7 @@ def test_a_store_that_refuses_deletes_is_not_asked_for_each(parts: Parts) -> Non
     names = [name_of(number) for number in range(50)]
     parts.store.before_delete = [raising(AccessDenied("policy")) for _ in names]
     bury(parts, *names)
-    parts.remover.delete_due()
+    parts.remove_due()
     assert len(parts.store.calls) <= 4  # the threads that had begun
     assert parts.availability.report()["State"] == "Denied"
 
@@ -110,10 +101,10 @@ def test_a_name_that_is_being_uploaded_is_left_until_later(parts: Parts) -> None
     bury(parts, NAME)
     with parts.names.holding(NAME):
         parts.remover.drop_local()
-        parts.remover.delete_due()
+        parts.remove_due()
         assert parts.store.keys() == [NAME]
     parts.remover.drop_local()
-    parts.remover.delete_due()
+    parts.remove_due()
     assert parts.store.keys() == []
 
 
@@ -121,5 +112,100 @@ def test_a_tombstone_taken_away_by_hand_cancels_the_removal(parts: Parts) -> Non
     parts.store.put_foreign(NAME, CONTENT)
     bury(parts, NAME)
     parts.file("tombstones", NAME).unlink()
-    assert parts.remover.delete_due() == 0
+    assert parts.remove_due() == 0
     assert parts.store.keys() == [NAME]
+
+
+def test_it_works_by_itself_until_it_is_stopped_and_outlives_a_disk_that_fails(
+    parts: Parts, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts.store.put_foreign(NAME, CONTENT)
+    failures = [OSError(5, "Input/output error")]
+    real = parts.remover._pending_sync.sync
+
+    def sync() -> None:
+        if failures:
+            raise failures.pop()
+        real()
+
+    monkeypatch.setattr(parts.remover._pending_sync, "sync", sync)
+    bury(parts, NAME)
+    parts.remover.start()
+    wait_until(lambda: not parts.file("tombstones", NAME).exists(), 20, "it is removed")
+    assert caplog.text.count("removal_failed reason=[Errno 5]") == 1
+    parts.remover.stop()
+    bury(parts, name_of(2))
+    assert parts.remove_due() == 1
+    assert parts.file("tombstones", name_of(2)).exists()
+
+
+def test_while_deletes_are_paused_the_spool_is_emptied_all_the_same(parts: Parts) -> None:
+    parts.availability.failed("DeleteObject", Unreachable("away"))
+    parts.spool.accept(NAME, CONTENT)
+    bury(parts, NAME)
+    parts.remover.start()
+    wait_until(lambda: not parts.file("pending", NAME).exists(), 20, "the spool is emptied")
+    assert parts.file("tombstones", NAME).exists()
+    parts.remover.stop()
+
+
+def test_a_tombstone_taken_away_while_its_object_is_deleted_is_no_error(parts: Parts) -> None:
+    parts.store.before_delete = [parts.file("tombstones", NAME).unlink]
+    bury(parts, NAME)
+    parts.removals._removals[NAME].owner = "1.2.3"
+    assert parts.remove_due() == 1
+    assert len(parts.removals) == 0
+
+
+def test_a_whole_batch_is_taken_at_once_and_not_more(parts: Parts) -> None:
+    bury(parts, *(name_of(number) for number in range(250)))
+    assert parts.remove_due() == 200
+    assert parts.remove_due() == 50
+
+
+def test_a_removal_whose_tombstone_goes_while_it_is_carried_out_is_over(parts: Parts) -> None:
+    bury(parts, NAME)
+    parts.remover.check_due()
+    parts.removals.refresh(set())
+    assert parts.remover._delete(NAME) is False
+    bury(parts, NAME)
+    parts.remover.check_due()
+    with parts.names.holding(NAME):
+        assert parts.remover.delete_due() == 1
+        assert parts.store.calls == []
+
+
+def test_full_batches_are_worked_off_without_a_pause(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = iter([200, 200, 3])
+    waited = []
+    monkeypatch.setattr(parts.remover, "delete_due", lambda: next(rounds))
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        parts.remover.stop()
+
+    monkeypatch.setattr(parts.remover._stopped, "wait", wait)
+    parts.remover._run()
+    assert len(waited) == 1
+    assert list(rounds) == []
+
+
+def test_what_is_being_uploaded_is_not_cleared(parts: Parts) -> None:
+    parts.spool.accept(NAME, CONTENT)
+    bury(parts, NAME)
+    with parts.names.holding(NAME):
+        parts.remover.check_due()
+    assert parts.file("pending", NAME).exists()
+    parts.remove_due()
+    assert not parts.file("pending", NAME).exists()
+
+
+def test_an_object_that_cannot_be_deleted_is_told_once(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
+    parts.store.before_delete = [raising(RequestRefused("Object Lock")), raising(RequestRefused("Object Lock"))]
+    bury(parts, NAME)
+    for _ in range(2):
+        parts.remove_due()
+        parts.removals._removals[NAME].not_before = 0.0
+    assert caplog.text.count(f"removal_failed name={NAME} reason=Object Lock") == 1
+    parts.remove_due()
+    assert len(parts.removals) == 0

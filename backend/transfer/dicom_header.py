@@ -1,0 +1,117 @@
+"""Which DICOM instance an attachment is of, from its first bytes: what Orthanc's index can be asked about.
+
+Orthanc has no way from an attachment's UUID to its instance, but it finds instances by SOPInstanceUID.
+"""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+import zlib
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag
+
+ENOUGH: Final = 64 * 1024  # bytes that hold the SOPInstanceUID of every file that is not made to hide it
+_PREAMBLE: Final = 128  # bytes before "DICM", PS3.10 7.1
+_SOP_INSTANCE_UID: Final = 0x00080018
+_PIXELS: Final = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_LARGEST_DEFLATED: Final = 256 * 1024 * 1024  # bytes
+_LARGEST: Final = 4 * 1024**3  # bytes; what claims to inflate to more is no DICOM file
+_CHUNK: Final = 1024 * 1024  # bytes
+# whatever pydicom meets in damaged bytes
+_UNREADABLE: Final = (
+    InvalidDicomError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    NotImplementedError,
+    AttributeError,
+    OSError,  # of memory: there is no disk in it
+)
+
+
+def sop_instance_uid(file: BinaryIO) -> str | None:
+    """The SOPInstanceUID of an attachment, whole or only its beginning; None if it is no DICOM file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    beginning = file.read(ENOUGH)
+    if beginning[_PREAMBLE : _PREAMBLE + 4] != b"DICM":
+        beginning = _beginning_inflated(beginning)
+    try:
+        return _parsed(beginning)
+    except zlib.error:  # the data set is deflated (PS3.5 A.5), and pydicom inflates it whole or not at all
+        file.seek(0)
+        try:
+            return _parsed(file.read(_LARGEST_DEFLATED))
+        except zlib.error:
+            return None
+
+
+def _parsed(content: bytes) -> str | None:
+    try:
+        header = read_partial(BytesIO(content), stop_when=lambda tag, _vr, _length: _is_behind(tag))
+        return str(header.get("SOPInstanceUID") or "").strip(" \0") or None
+    except _UNREADABLE:
+        return None
+
+
+def is_head(file: BinaryIO) -> bool:
+    """Whether it is the beginning of a DICOM file, up to its pixels, that Orthanc keeps beside the whole one.
+
+    With the structure "legacy" names do not tell. It describes pixels (PS3.3 C.7.6.3) and has none.
+    """
+    file.seek(0)
+    header = dcmread(file, defer_size=1024, specific_tags=["BitsAllocated", *_PIXELS])
+    return "BitsAllocated" in header and not any(keyword in header for keyword in _PIXELS)
+
+
+def as_dicom_file(file: BinaryIO, folder: Path) -> BinaryIO:
+    """The DICOM file in an attachment, which Orthanc's StorageCompression may have deflated, at its start.
+
+    An inflated one has no name and is on the disk of `folder`; memory does not grow with it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    file.seek(_PREAMBLE)
+    is_plain = file.read(4) == b"DICM"
+    file.seek(0)
+    if is_plain:
+        return file
+    (size,) = struct.unpack("<Q", file.read(8))  # ZlibWithSize: the inflated size, then a zlib stream
+    inflater, inflated = zlib.decompressobj(), tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - the caller's
+    try:
+        while not inflater.eof and inflated.tell() <= size <= _LARGEST:
+            chunk = inflater.unconsumed_tail or file.read(_CHUNK)
+            piece = inflater.decompress(chunk, _CHUNK)
+            if not chunk and not piece:
+                break  # it ends early
+            inflated.write(piece)
+    except zlib.error as error:
+        inflated.close()
+        raise ValueError("it is neither a DICOM file nor a deflated one") from error
+    if inflated.tell() != size:
+        inflated.close()
+        raise ValueError("it inflates to another size than it says")
+    inflated.seek(0)
+    return inflated
+
+
+def _is_behind(tag: BaseTag) -> bool:
+    return int(tag) > _SOP_INSTANCE_UID
+
+
+def _beginning_inflated(content: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(content[8:], ENOUGH)
+    except zlib.error:
+        return b""

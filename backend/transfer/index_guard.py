@@ -1,0 +1,117 @@
+"""What keeps Orthanc's index and the attachments together: the check of removals, and the repair after power cuts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from backend.maintenance.index import OrthancIndex
+from backend.maintenance.rest import Address, OrthancRest
+from backend.transfer import power_cut
+from backend.transfer.availability import ObservedObjectStore
+from backend.transfer.counters import Counters
+from backend.transfer.kept_names import KeptNames
+from backend.transfer.object_store.errors import ObjectMissing
+from backend.transfer.owners import Owners
+from backend.transfer.reconciliation import Reconciliation
+from backend.transfer.removal_check import RemovalCheck
+from backend.transfer.removals import Removal, Removals
+from backend.transfer.remover import Remover
+from config.settings import OrthancSettings, StorageSettings, StorageStructure
+
+_CONNECTIONS: Final = 8
+_READING_RATE: Final = 200.0  # requests per second while the whole index is read; Orthanc's users come first
+
+
+@dataclass(frozen=True)
+class Orthanc:
+    """The Orthanc whose child this process is."""
+
+    settings: OrthancSettings
+    token: str = field(repr=False)
+    started: float  # Unix time
+
+    def index(self, *, legacy: bool, per_second: float = 0.0) -> OrthancIndex:
+        """Its index, at most so many requests per second; 0 = no limit."""
+        address = Address(self.settings.url, token=self.token, ca_certificates=self.settings.ca_certificates)
+        rest = OrthancRest(address, connections=_CONNECTIONS, per_second=per_second)
+        return OrthancIndex(rest, legacy=legacy, parallel=2)
+
+
+class IndexGuard:
+    """Waits until Orthanc answers; until then nothing of an earlier run is removed."""
+
+    def __init__(
+        self,
+        settings: StorageSettings,
+        orthanc: Orthanc,
+        remover: Remover,
+        removals: Removals,
+        *,
+        reads: ObservedObjectStore,
+        key: Callable[[str], str],
+        kept: tuple[KeptNames, KeptNames],
+        counters: Counters,
+        fetch: Callable[[str], int],
+        wake: Callable[[], None],
+    ) -> None:
+        """Looks at once whether there was a power cut, before anything new is in the spool."""
+        self._spool = spool = settings.spool_directory
+        legacy = settings.storage_structure is StorageStructure.LEGACY
+        index = orthanc.index(legacy=legacy)
+        owners = Owners(spool, settings.cache_directory, reads, key)
+        self._answers = False
+        self._check = RemovalCheck(
+            removals,
+            spool / "tombstones",
+            index,
+            orthanc.index(legacy=legacy, per_second=_READING_RATE),
+            owners,
+            started=orthanc.started,
+            counters=counters,
+            clear=remover.clear,
+            on_cancelled=wake,
+        )
+        self._reconciliation = Reconciliation(
+            spool,
+            power_cut.noticed_at_start(spool),
+            index,
+            owners,
+            uploaded=kept[0],
+            removed=kept[1],
+            counters=counters,
+            fetch=fetch,
+            is_stored=lambda name: _is_stored(spool, reads, key, name),
+            on_buried=wake,
+        )
+        remover.ask(owners, self._decide, self._reconciliation.has_reserved)
+
+    def start(self) -> None:
+        """Orthanc answers."""
+        self._answers = True
+        self._reconciliation.start()
+
+    def stop(self) -> None:
+        """Orthanc ends in order."""
+        self._answers = False
+        self._reconciliation.stop()
+        power_cut.ended_in_order(self._spool)
+
+    def report(self) -> dict[str, Any]:
+        return self._reconciliation.report()
+
+    def _decide(self, due: list[tuple[str, Removal]]) -> None:
+        if self._answers:
+            self._check.decide(due)
+
+
+def _is_stored(spool: Path, store: ObservedObjectStore, key: Callable[[str], str], name: str) -> bool:
+    if any((spool / folder / name).exists() for folder in ("pending", "uploaded")):
+        return True
+    try:
+        store.head(key(name))
+    except ObjectMissing:
+        return False
+    return True

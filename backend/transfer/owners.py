@@ -1,0 +1,66 @@
+"""Which instance a removed attachment is of: read from a local copy before that goes, else from the object.
+
+The note is an attribute of the tombstone: it goes where that goes, and stays over a restart.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Final, Protocol
+
+from backend.cache import cache_path
+from backend.transfer.dicom_header import ENOUGH, sop_instance_uid
+from backend.transfer.object_store.protocols import GetRange, HeadObject
+
+_ATTRIBUTE: Final = "user.isen.instance"  # SOPInstanceUID
+
+
+class HeadAndRange(HeadObject, GetRange, Protocol):
+    """What it takes to read the beginning of an object."""
+
+
+class Owners:
+    """Finds SOPInstanceUIDs of attachments. Thread-safe."""
+
+    def __init__(self, spool: Path, cache: Path, store: HeadAndRange, key: Callable[[str], str]) -> None:
+        self._spool = spool
+        self._cache = cache
+        self._store = store
+        self._key = key
+
+    def of(self, name: str) -> str | None:
+        """What was noted, or what a local copy says; None: there is no copy, or it is no DICOM file."""
+        for folder in ("tombstones", "removed"):
+            try:
+                return os.getxattr(self._spool / folder / name, _ATTRIBUTE).decode()
+            except OSError:
+                continue  # not there, or without a note
+        for path in (self._spool / "pending" / name, self._spool / "uploaded" / name, cache_path(self._cache, name)):
+            try:
+                with path.open("rb") as file:
+                    return self._note(name, sop_instance_uid(file))
+            except OSError:
+                continue
+        return None
+
+    def of_object(self, name: str) -> str | None:
+        """What the object's first bytes say; None if it is no DICOM file.
+
+        Raises:
+            ObjectMissing: there is no object.
+            ObjectStoreError: it cannot be told now.
+        """
+        size = self._store.head(self._key(name)).size
+        beginning = self._store.get_range(self._key(name), 0, min(size, ENOUGH)) if size else b""
+        return self._note(name, sop_instance_uid(BytesIO(beginning)))
+
+    def _note(self, name: str, owner: str | None) -> str | None:
+        if owner is not None:
+            try:
+                os.setxattr(self._spool / "tombstones" / name, _ATTRIBUTE, owner.encode())
+            except OSError:
+                pass  # this file system keeps none, or there is no tombstone: it can be found out again
+        return owner

@@ -1,0 +1,173 @@
+"""Whether Orthanc's index still refers to an attachment that Orthanc has had removed: asked before anything is lost.
+
+It should not: Orthanc removes what it has dropped from its index. But it also removes what it has just written when a
+commit seems to have failed, which a lost connection to a database server may only make believe; and an index restored
+from a backup refers again to what was removed since. So:
+
+    known instance       the index is asked for it. The SOPInstanceUID was read from a local copy, or is read from the
+                         object if the removal is of an earlier run of Orthanc
+    unknown, this run    it goes: a commit fails seconds after the store, while there is a local copy, and an index is
+                         not replaced under a running Orthanc
+    unknown, earlier     held until the whole index has been read once, slowly, in the background
+
+That is one request for each instance, or none at all; the reading is needed for other than DICOM files only.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from backend.atomic_file import DirectorySync
+from backend.maintenance.index import OrthancIndex
+from backend.maintenance.rest import OrthancUnavailable
+from backend.transfer.back_off import back_off
+from backend.transfer.counters import Counters
+from backend.transfer.object_store.errors import ObjectMissing, ObjectStoreError
+from backend.transfer.owners import Owners
+from backend.transfer.removals import Removal, Removals
+
+log = logging.getLogger(__name__)
+
+_THREADS: Final = 4
+_LONGEST_PAUSE: Final = 30.0  # seconds until Orthanc is asked again
+
+
+class RemovalCheck:
+    """Decides on removals whose time has come: they are cleared, cancelled, or left for later."""
+
+    def __init__(
+        self,
+        removals: Removals,
+        tombstones: Path,
+        index: OrthancIndex,
+        unhurried: OrthancIndex,
+        owners: Owners,
+        *,
+        started: float,
+        counters: Counters,
+        clear: Callable[[str, Removal], None],
+        on_cancelled: Callable[[], None],
+    ) -> None:
+        """`unhurried` is the same index, for reading all of it without being in anybody's way.
+
+        `started` is when this Orthanc was started, in Unix time: older tombstones are of an earlier run.
+
+        `clear` is called with what may go, `on_cancelled` when a tombstone has been taken away.
+        """
+        self._removals = removals
+        self._tombstones = tombstones
+        self._sync = DirectorySync(tombstones)
+        self._index = index
+        self._unhurried = unhurried
+        self._owners = owners
+        self._started = started
+        self._counters = counters
+        self._clear = clear
+        self._on_cancelled = on_cancelled
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="check")
+        self._not_before = 0.0  # monotonic; Orthanc could not be asked
+        self._failures = 0
+        self._reading = threading.Thread()
+
+    def decide(self, due: list[tuple[str, Removal]]) -> None:
+        """Ask about these, in few requests; what cannot be decided now stays as it is."""
+        if time.monotonic() < self._not_before:
+            return
+        by_owner: dict[str, list[str]] = {}
+        for name, removal in due:
+            owner = self._owner(name, removal)
+            if owner is not None:
+                by_owner.setdefault(owner, []).append(name)
+        try:
+            list(self._pool.map(self._ask, by_owner.items()))
+        except OrthancUnavailable as error:
+            self._failed(error)
+        else:
+            self._failures = 0
+        self._begin_reading()
+
+    def _owner(self, name: str, removal: Removal) -> str | None:
+        """The instance to ask about; None: there is none, and what that means has been seen to."""
+        removal.owner = removal.owner or self._owners.of(name)
+        if removal.owner is None:
+            buried = self._removals.buried(name)
+            if buried is not None and self._started <= buried <= time.time():
+                self._clear(name, removal)
+            else:
+                self._ask_object(name, removal)
+        return removal.owner
+
+    def _ask_object(self, name: str, removal: Removal) -> None:
+        try:
+            removal.owner = self._owners.of_object(name)
+        except ObjectMissing:
+            if not (self._tombstones.parent / "pending" / name).exists():
+                self._clear(name, removal)  # there is nothing to lose
+                return
+        except ObjectStoreError as error:
+            removal.failed()
+            log.info("removal_check_postponed name=%s reason=%s", name, error)
+            return
+        if removal.owner is None:
+            log.warning("removal_held name=%s reason=only reading the whole index can tell whether it is needed", name)
+            removal.is_undecided = True
+
+    def _ask(self, group: tuple[str, list[str]]) -> None:
+        owner, names = group
+        referenced = self._names(owner)
+        for name in names:
+            self._settle(name, is_referenced=name in referenced, again=lambda name=name: name in self._names(owner))  # type: ignore[misc]  # mypy does not see the default
+
+    def _names(self, owner: str) -> set[str]:
+        return {attachment.name for attachment in self._index.with_sop_instance(owner)}
+
+    def _settle(self, name: str, *, is_referenced: bool, again: Callable[[], bool]) -> None:
+        removal = self._removals.get(name)
+        if removal is None:
+            return
+        removal.is_undecided = False
+        if not is_referenced:
+            self._clear(name, removal)
+            return
+        tombstone = self._tombstones / name
+        tombstone.unlink(missing_ok=True)
+        self._sync.sync()
+        if not again():  # Orthanc has removed it at this very moment, into the tombstone that was there
+            tombstone.touch(0o600)
+            self._sync.sync()
+            return
+        self._removals.pop(name)
+        self._counters.add("removals_cancelled")
+        log.error("removal_cancelled name=%s reason=Orthanc's index refers to it action=keep", name)
+        self._on_cancelled()
+
+    def _begin_reading(self) -> None:
+        undecided = {name for name, _ in self._removals.those(lambda removal: removal.is_undecided)}
+        if undecided and not self._reading.is_alive() and time.monotonic() >= self._not_before:
+            self._reading = threading.Thread(target=self.read_index, args=(undecided,), name="index", daemon=True)
+            self._reading.start()
+
+    def read_index(self, undecided: set[str]) -> None:
+        """Read the whole index to decide on these; in a large archive that takes hours."""
+        found: set[str] = set()
+        try:
+            for _, attachments in self._unhurried.attachments():
+                found.update(undecided.intersection(attachment.name for attachment in attachments))
+        except OrthancUnavailable as error:
+            self._failed(error)
+            return
+        log.info("index_read held=%d referenced=%d", len(undecided), len(found))
+        for name in undecided:
+            self._settle(name, is_referenced=name in found, again=lambda: True)
+
+    def _failed(self, error: OrthancUnavailable) -> None:
+        self._failures += 1
+        self._not_before = time.monotonic() + back_off(self._failures, first=1.0, cap=_LONGEST_PAUSE)
+        if self._failures == 1:
+            log.warning("removal_check_failed reason=%s action=wait", error)

@@ -1,0 +1,144 @@
+"""A power cut takes the last seconds of Orthanc's SQLite: acknowledged images come back, deleted ones do not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.stack.processes import wait_until
+from tests.fakes.images import write_series
+from tests.integration.harness import Node, NodeMaker
+
+DEADLINE = 60.0  # seconds
+
+
+class Machine:
+    """A node whose machine can lose its power: what SQLite has not synced is gone, what Isen has synced is not."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.index = node.folder / "index"
+        self.on_disk = node.folder / "index-on-disk"
+
+    def remember(self) -> None:
+        """This moment's index is what will be on the disk. The files are copied as a disk would have them."""
+        shutil.rmtree(self.on_disk, ignore_errors=True)
+        shutil.copytree(self.index, self.on_disk)
+
+    def lose_power(self) -> None:
+        """Everything ends at once; the index is that of the moment remembered, and the machine boots anew."""
+        self.node.orthanc.kill()
+        self.node.wait_for_the_end()
+        shutil.rmtree(self.index)
+        self.on_disk.rename(self.index)
+        (self.node.folder / "spool" / "running").write_text("another boot\n")
+
+    def reconciled(self) -> dict[str, Any]:
+        """What `/isen/status` says once the power cut is repaired."""
+
+        def state() -> dict[str, Any]:
+            found: dict[str, Any] = self.node.status()["Storage"]["Reconciliation"]
+            return found
+
+        wait_until(lambda: state()["State"] == "Done", DEADLINE, "the index is reconciled")
+        return state()
+
+
+def store(node: Node, *paths: Path) -> dict[str, bytes]:
+    """Orthanc id → bytes of images that Orthanc has acknowledged."""
+    return {json.loads(node.orthanc.post("/instances", path.read_bytes()))["ID"]: path.read_bytes() for path in paths}
+
+
+def read_back(node: Node) -> dict[str, bytes]:
+    return {instance: node.file(instance) for instance in node.instances()}
+
+
+@pytest.mark.parametrize("moment", ["pending", "uploaded"])
+@pytest.mark.parametrize("durability", ["Spool", "ObjectStore"])
+def test_what_was_acknowledged_reads_back_although_its_rows_are_lost(
+    make_node: NodeMaker, ten: list[Path], thumbnails: list[Path], durability: str, moment: str
+) -> None:
+    if durability == "ObjectStore" and moment == "pending":
+        pytest.skip("with ObjectStore nothing acknowledged is pending")
+    node = make_node({"Isen": {"Storage": {"Durability": durability}}}, gated=True).start()
+    assert node.gate
+    machine = Machine(node)
+    images = store(node, *thumbnails)
+    node.wait_until_uploaded()
+    machine.remember()
+    if moment == "pending":
+        node.gate.refuse()
+    images |= store(node, *ten)
+    if moment == "uploaded":
+        node.wait_until_uploaded()
+
+    machine.lose_power()
+    node.start()
+    reconciled = machine.reconciled()
+    assert read_back(node) == images
+    assert reconciled["Undecided"] == 0
+    assert node.status()["Storage"]["Counters"]["restored"] == 10
+
+    # the old names are buried, the new ones in the bucket: one object for each attachment, as ever
+    node.gate.open()
+    node.wait_until_uploaded()
+    expected = len(images) * len(node.attachments_of_an_image())
+    wait_until(lambda: len(node.keys()) == expected, DEADLINE, "the objects of the old names are deleted")
+    assert sorted(node.images_in_bucket().values()) == sorted(images.values())
+
+
+def test_what_was_deleted_does_not_come_back_whether_its_row_does_or_not(
+    make_node: NodeMaker, thumbnails: list[Path], tmp_path: Path
+) -> None:
+    node = make_node().start()
+    machine = Machine(node)
+    old = list(store(node, *thumbnails))
+    node.wait_until_uploaded()
+    machine.remember()
+    new = list(store(node, *write_series(tmp_path / "new", 4, side=32)))
+    node.orthanc.delete(f"/instances/{old[0]}")  # its row comes back, its object may be gone by then
+    node.orthanc.delete(f"/instances/{new[0]}")  # its row was never on the disk
+    node.wait_until_uploaded()
+    kept = {*old[1:], *new[1:]}
+
+    machine.lose_power()
+    node.start()
+    machine.reconciled()
+    assert read_back(node).keys() == kept
+    assert node.status()["Storage"]["Counters"]["removed_again"] == 1
+    expected = len(kept) * len(node.attachments_of_an_image())
+    wait_until(lambda: len(node.keys()) == expected, DEADLINE, "nothing is left of what was deleted")
+
+
+def test_the_repair_may_be_cut_off_at_any_moment_and_is_taken_up_again(make_node: NodeMaker, tmp_path: Path) -> None:
+    node = make_node().start()
+    machine = Machine(node)
+    machine.remember()
+    images = store(node, *write_series(tmp_path / "images", 100, side=32))
+    machine.lose_power()
+    recheck = node.folder / "spool" / "recheck.json"
+    cut_off = 0
+    for _ in range(3):
+        node.orthanc.start()
+        wait_until(node.instances, DEADLINE, "some are restored")
+        node.orthanc.kill()
+        node.wait_for_the_end()
+        cut_off += recheck.exists()
+    assert cut_off
+    node.start()
+    wait_until(lambda: not recheck.exists(), DEADLINE, "all is restored")
+    assert read_back(node) == images
+
+
+def test_a_killed_orthanc_has_lost_no_row_and_nothing_is_compared(make_node: NodeMaker, thumbnails: list[Path]) -> None:
+    node = make_node().start()
+    images = store(node, *thumbnails)
+    node.orthanc.kill()
+    node.wait_for_the_end()
+    node.start()
+    assert node.status()["Storage"]["Reconciliation"]["State"] == "NotNeeded"
+    assert read_back(node) == images

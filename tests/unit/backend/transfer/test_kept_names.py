@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from backend.transfer.kept_names import KeptNames
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "uploaded"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "file"
+    path.write_bytes(b"image")
+    return path
+
+
+def test_a_linked_file_is_kept_whatever_happens_to_its_first_name(folder: Path, source: Path) -> None:
+    kept = KeptNames(folder, 1000)
+    kept.link("a", source)
+    kept.link("a", source)  # an upload that is repeated
+    source.unlink()
+    kept.sync()
+    kept.expire()
+    assert (folder / "a").read_bytes() == b"image"
+    assert kept.has("a")
+
+
+def test_a_taken_file_is_no_longer_where_it_was(folder: Path, source: Path) -> None:
+    kept = KeptNames(folder, 1000)
+    kept.take("a", source)
+    assert not source.exists()
+    assert os.listdir(folder) == ["a"]
+
+
+def test_what_has_been_here_long_enough_goes(folder: Path, source: Path) -> None:
+    kept = KeptNames(folder, 0)
+    kept.link("a", source)
+    kept.expire()
+    assert os.listdir(folder) == []
+    assert not kept.has("a")
+
+
+def test_nothing_expires_while_it_is_held(folder: Path, source: Path) -> None:
+    kept = KeptNames(folder, 0)
+    kept.link("a", source)
+    kept.hold()
+    kept.expire()
+    assert os.listdir(folder) == ["a"]
+    kept.let_go()
+    kept.expire()
+    assert os.listdir(folder) == []
+
+
+def test_a_restart_keeps_what_is_here_and_begins_anew(folder: Path, source: Path) -> None:
+    KeptNames(folder, 1000).link("a", source)
+    os.utime(folder / "a", (0, 0))
+    again = KeptNames(folder, 1000)
+    again.expire()
+    assert os.listdir(folder) == ["a"]
+    again.drop("a")
+    again.drop("a")
+    assert os.listdir(folder) == []

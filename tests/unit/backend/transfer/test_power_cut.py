@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from backend.spool import Spool
+from backend.transfer import power_cut
+from backend.transfer.power_cut import Recheck
+from tests.fakes.transfer_child import name_of
+
+OLD, YOUNG, UPLOADED, BURIED, REMOVED = map(name_of, range(5))
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    """A spool in use, with files that are young by what lies beside them and not by the clock."""
+    Spool(tmp_path, 1000)
+    assert power_cut.noticed_at_start(tmp_path) is None
+    for folder, name, age in (
+        ("pending", OLD, 5000),
+        ("pending", YOUNG, 3610),
+        ("uploaded", UPLOADED, 3600),
+        ("tombstones", BURIED, 3650),
+        ("removed", REMOVED, 9000),
+    ):
+        (tmp_path / folder / name).write_bytes(b"")
+        os.utime(tmp_path / folder / name, (time.time() - age,) * 2)
+    (tmp_path / "pending" / "stray").touch()
+    return tmp_path
+
+
+EXPECTED = Recheck(sorted([YOUNG, UPLOADED]), sorted([BURIED, REMOVED]))
+
+
+def another_boot(spool: Path) -> None:
+    (spool / "running").write_text("another boot\n")
+
+
+def test_processes_that_were_killed_and_an_end_in_order_leave_nothing_to_look_at(spool: Path) -> None:
+    assert power_cut.noticed_at_start(spool) is None
+    power_cut.ended_in_order(spool)
+    power_cut.ended_in_order(spool)
+    assert power_cut.noticed_at_start(spool) is None
+
+
+def test_a_power_cut_asks_for_the_young_ones(spool: Path) -> None:
+    another_boot(spool)
+    assert power_cut.noticed_at_start(spool) == EXPECTED
+
+
+def test_it_is_asked_for_until_it_is_repaired(spool: Path) -> None:
+    another_boot(spool)
+    power_cut.noticed_at_start(spool)
+    (spool / "pending" / name_of(9)).touch()  # accepted since
+    assert power_cut.noticed_at_start(spool) == EXPECTED
+    power_cut.repaired(spool)
+    assert power_cut.noticed_at_start(spool) is None
+
+
+def test_a_second_power_cut_adds_to_the_first(spool: Path) -> None:
+    another_boot(spool)
+    power_cut.noticed_at_start(spool)
+    (spool / "pending" / YOUNG).unlink()
+    (spool / "tombstones" / YOUNG).touch()
+    (spool / "pending" / name_of(9)).touch()
+    another_boot(spool)
+    found = power_cut.noticed_at_start(spool)
+    assert found == Recheck(sorted([UPLOADED, name_of(9)]), sorted([BURIED, REMOVED, YOUNG]))
+
+
+def test_there_may_be_nothing_young(tmp_path: Path) -> None:
+    Spool(tmp_path, 1000)
+    another_boot(tmp_path)
+    assert power_cut.noticed_at_start(tmp_path) == Recheck([], [])
+
+
+def test_what_is_removed_need_not_be_stored(spool: Path) -> None:
+    (spool / "tombstones" / UPLOADED).touch()
+    another_boot(spool)
+    found = power_cut.noticed_at_start(spool)
+    assert found is not None
+    assert UPLOADED not in found.stored
+    assert UPLOADED in found.removed
+
+
+def test_a_file_from_the_future_does_not_make_the_others_old(spool: Path) -> None:
+    os.utime(spool / "pending" / OLD, (time.time() + 90_000,) * 2)
+    another_boot(spool)
+    found = power_cut.noticed_at_start(spool)
+    assert found is not None
+    assert {YOUNG, UPLOADED, OLD} == set(found.stored)
+
+
+def test_the_note_is_on_the_disk_whole_or_not_at_all(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were the boot noted before the list, a crash between the two would forget the power cut."""
+    another_boot(spool)
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    power_cut.noticed_at_start(spool)
+    assert [Path(path).name for path in synced] == ["recheck.new", spool.name, "running.new", spool.name]

@@ -1,0 +1,305 @@
+"""Nothing is deleted that Orthanc's index still refers to, and nothing is kept for want of asking."""
+
+from __future__ import annotations
+
+import os
+import time
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from backend.atomic_file import DIGEST_ATTRIBUTE
+from backend.maintenance.rest import OrthancUnavailable
+from backend.transfer.object_store.errors import Unreachable
+from backend.transfer.owners import Owners
+from backend.transfer.removal_check import RemovalCheck
+from tests.fakes.images import made_up_ct
+from tests.fakes.transfer_child import content_of, name_of
+from tests.fakes.unsteady_store import raising
+from tests.unit.backend.transfer.conftest import Parts
+from tests.unit.backend.transfer.fake_index import FakeIndex
+
+NAME, HEAD, NOTE = name_of(1), name_of(2, ".dcm.head"), name_of(3, ".unk")
+
+
+def image() -> tuple[str, bytes]:
+    data_set = made_up_ct("1.2.3", "1.2.3.4", 1, side=16)
+    buffer = BytesIO()
+    data_set.save_as(buffer, enforce_file_format=True)
+    return str(data_set.SOPInstanceUID), buffer.getvalue()
+
+
+UID, IMAGE = image()
+
+
+class Checked:
+    """Parts, an index, and the check between them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.parts = Parts(folder)
+        self.index = FakeIndex()
+        self.reserved: set[str] = set()
+        self.cancelled = 0
+        self.started = time.time() - 10
+        self.restart()
+
+    def restart(self) -> None:
+        """A new transfer process; only what is on the disk is known to it."""
+        parts = self.parts
+        parts.removals._removals.clear()
+        parts.remover = parts.make_remover(0.0)
+        directory = parts.spool.directory
+        self.owners = Owners(directory, parts.folder / "cache", parts.store, str)
+        self.check = RemovalCheck(
+            parts.removals,
+            directory / "tombstones",
+            self.index,  # type: ignore[arg-type]  # the same calls
+            self.index,  # type: ignore[arg-type]
+            self.owners,
+            started=self.started,
+            counters=parts.counters,
+            clear=parts.remover.clear,
+            on_cancelled=self.on_cancelled,
+        )
+        parts.remover.ask(self.owners, self.check.decide, self.reserved.__contains__)
+        self.refresh()
+
+    def on_cancelled(self) -> None:
+        self.cancelled += 1
+
+    def refresh(self) -> None:
+        self.parts.removals.refresh(set(os.listdir(self.parts.file("tombstones", ""))))
+
+    def remove(self, *names: str, earlier: bool = False) -> None:
+        """Orthanc removes attachments, in this run or in an earlier one."""
+        for name in names:
+            self.parts.spool.bury(name)
+            if earlier:
+                os.utime(self.parts.file("tombstones", name), (self.started - 100,) * 2)
+        self.refresh()
+        self.parts.remover.drop_local()
+        self.parts.remove_due()
+
+    def is_deleted(self, name: str) -> bool:
+        return not self.parts.file("tombstones", name).exists() and name not in set(self.parts.store.keys())
+
+
+@pytest.fixture
+def checked(tmp_path: Path) -> Checked:
+    return Checked(tmp_path)
+
+
+def test_what_the_index_does_not_know_goes_for_one_question_however_many_attachments(checked: Checked) -> None:
+    for name in (NAME, HEAD):
+        checked.parts.spool.accept(name, IMAGE)
+        checked.parts.upload.upload_pending(name)
+    checked.remove(NAME, HEAD)
+    assert checked.is_deleted(NAME)
+    assert checked.is_deleted(HEAD)
+    assert checked.index.questions == 1
+
+
+def test_an_attachment_the_index_refers_to_is_kept_and_an_alarm_is_raised(
+    checked: Checked, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A database server has committed what Orthanc believes failed: Orthanc removes what it refers to."""
+    checked.index.add(UID, NAME)
+    checked.parts.spool.accept(NAME, IMAGE)
+    checked.remove(NAME)
+    assert checked.parts.file("pending", NAME).read_bytes() == IMAGE
+    assert not checked.parts.file("tombstones", NAME).exists()
+    assert checked.cancelled == 1
+    assert checked.parts.counters.snapshot()["removals_cancelled"] == 1
+    assert f"removal_cancelled name={NAME}" in caplog.text
+    assert len(checked.parts.removals) == 0
+    assert checked.parts.upload.upload_pending(NAME)
+    assert checked.parts.store.keys() == [NAME]
+
+
+def test_the_same_instance_under_another_name_does_not_keep_the_old_one(checked: Checked) -> None:
+    checked.index.add(UID, name_of(9))
+    checked.parts.spool.accept(NAME, IMAGE)
+    checked.remove(NAME)
+    assert checked.is_deleted(NAME)
+
+
+def test_a_removal_at_the_moment_of_its_cancellation_is_not_forgotten(checked: Checked) -> None:
+    checked.index.add(UID, NAME)
+    checked.parts.spool.accept(NAME, IMAGE)
+    checked.index.after_answer = checked.index.instances.clear  # Orthanc deletes it, and buries it a second time
+    checked.remove(NAME)
+    assert checked.parts.file("tombstones", NAME).exists()
+    assert checked.cancelled == 0
+    checked.parts.remove_due()
+    assert checked.is_deleted(NAME)
+
+
+@pytest.mark.parametrize("name", [NAME, NOTE])
+def test_without_a_local_copy_what_this_orthanc_removed_goes_unasked(checked: Checked, name: str) -> None:
+    checked.parts.store.put_foreign(name, IMAGE)
+    checked.remove(name)
+    assert checked.is_deleted(name)
+    assert checked.index.questions == 0
+    assert [call for call in checked.parts.store.calls if call[0] != "delete"] == []
+
+
+def test_a_removal_of_an_earlier_run_is_compared_with_the_index_by_the_object(checked: Checked) -> None:
+    """The index may be a backup that was restored."""
+    for name in (NAME, name_of(4)):
+        checked.parts.store.put_foreign(name, IMAGE)
+    checked.index.add(UID, NAME)
+    checked.remove(NAME, name_of(4), earlier=True)
+    assert checked.parts.store.keys() == [NAME]
+    assert not checked.parts.file("tombstones", NAME).exists()
+    assert checked.is_deleted(name_of(4))
+
+
+def test_a_removal_from_the_future_counts_as_earlier(checked: Checked) -> None:
+    """The clock was ahead."""
+    checked.parts.store.put_foreign(NAME, IMAGE)
+    checked.index.add(UID, NAME)
+    checked.parts.spool.bury(NAME)
+    os.utime(checked.parts.file("tombstones", NAME), (time.time() + 9000,) * 2)
+    checked.refresh()
+    checked.parts.remove_due()
+    assert checked.parts.store.keys() == [NAME]
+    assert checked.parts.counters.snapshot()["removals_cancelled"] == 1
+
+
+def test_the_owner_is_remembered_over_a_restart_when_the_copy_is_gone(checked: Checked) -> None:
+    checked.parts.spool.accept(NAME, IMAGE)
+    checked.parts.upload.upload_pending(NAME)
+    checked.index.failures = [OrthancUnavailable("away")]
+    checked.remove(NAME)
+    assert checked.parts.file("tombstones", NAME).exists()
+    assert not checked.parts.cached(NAME).exists()
+    checked.index.add(UID, NAME)
+    checked.restart()
+    checked.parts.remove_due()
+    assert checked.parts.store.keys() == [NAME]
+    assert [call for call in checked.parts.store.calls if call[0] == "get_range"] == []
+
+
+def test_without_attributes_the_owner_is_found_again(checked: Checked, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    checked.parts.spool.accept(NAME, IMAGE)
+    monkeypatch.setattr(os, "setxattr", unsupported)
+    checked.index.add(UID, NAME)
+    checked.remove(NAME)
+    assert checked.parts.counters.snapshot()["removals_cancelled"] == 1
+
+
+def test_while_orthanc_cannot_be_asked_nothing_goes_and_it_is_asked_again_later(
+    checked: Checked, caplog: pytest.LogCaptureFixture
+) -> None:
+    checked.parts.spool.accept(NAME, IMAGE)
+    checked.index.failures = [OrthancUnavailable("away"), OrthancUnavailable("away")]
+    checked.remove(NAME)
+    checked.parts.remove_due()
+    checked.check._not_before = 0.0
+    checked.parts.remove_due()
+    assert checked.index.questions == 2
+    assert caplog.text.count("removal_check_failed") == 1
+    assert checked.parts.file("pending", NAME).exists()
+    checked.check._not_before = 0.0
+    checked.parts.remove_due()
+    assert checked.is_deleted(NAME)
+
+
+def test_what_waits_for_the_index_is_counted_as_held(checked: Checked) -> None:
+    checked.parts.spool.accept(NAME, IMAGE)
+    checked.index.failures = [OrthancUnavailable("away")]
+    checked.remove(NAME)
+    assert checked.parts.removals.held == 0  # it may be asked in a moment
+    checked.parts.removals._removals[NAME].seen -= 60
+    assert checked.parts.removals.held == 1
+
+
+def test_an_earlier_removal_waits_for_a_bucket_that_is_away(checked: Checked) -> None:
+    checked.parts.store.put_foreign(NAME, IMAGE)
+    checked.parts.store.before_get = [raising(Unreachable("away"))]
+    checked.remove(NAME, earlier=True)
+    assert checked.parts.store.keys() == [NAME]
+    removal = checked.parts.removals.get(NAME)
+    assert removal
+    removal.not_before = 0.0
+    checked.parts.remove_due()
+    assert checked.is_deleted(NAME)
+
+
+@pytest.mark.parametrize("content", [b"", b"notes of a user"])
+def test_what_is_no_image_is_held_until_the_whole_index_was_read(checked: Checked, content: bytes) -> None:
+    kept, gone = NOTE, name_of(5, ".unk")
+    for name in (kept, gone):
+        checked.parts.store.put_foreign(name, content)
+    checked.index.add("1.2.3", kept, "1024")
+    checked.remove(kept, gone, earlier=True)
+    assert checked.parts.removals.get(gone) is not None or checked.is_deleted(gone)
+    checked.check._reading.join(10)
+    checked.parts.remove_due()
+    assert checked.parts.store.keys() == [kept]
+    assert os.listdir(checked.parts.file("tombstones", "")) == []
+    assert checked.parts.counters.snapshot()["removals_cancelled"] == 1
+
+
+def test_an_index_that_cannot_be_read_is_read_again(checked: Checked) -> None:
+    checked.parts.store.put_foreign(NOTE, b"notes")
+    checked.index.failures = [OrthancUnavailable("away")]
+    checked.remove(NOTE, earlier=True)
+    checked.check._reading.join(10)
+    assert checked.parts.store.keys() == [NOTE]
+    checked.parts.remove_due()
+    assert not checked.check._reading.is_alive()  # not at once
+    checked.check._not_before = 0.0
+    checked.parts.remove_due()
+    checked.check._reading.join(10)
+    checked.parts.remove_due()
+    assert checked.is_deleted(NOTE)
+
+
+def test_a_tombstone_that_goes_while_the_index_is_read_needs_no_decision(checked: Checked) -> None:
+    checked.check.read_index({NOTE})
+    assert checked.parts.counters.snapshot()["removals_cancelled"] == 0
+
+
+def test_an_earlier_removal_of_an_object_that_is_gone_needs_no_question(checked: Checked) -> None:
+    checked.remove(NAME, earlier=True)
+    assert checked.is_deleted(NAME)
+
+
+def test_an_earlier_removal_of_what_is_only_here_and_no_image_is_held(checked: Checked) -> None:
+    checked.parts.spool.accept(NOTE, b"notes")
+    checked.index.add("1.2.3", NOTE, "1024")
+    checked.remove(NOTE, earlier=True)
+    checked.check._reading.join(10)
+    assert checked.parts.file("pending", NOTE).read_bytes() == b"notes"
+    assert not checked.parts.file("tombstones", NOTE).exists()
+
+
+def test_what_somebody_else_looks_at_is_left_alone(checked: Checked) -> None:
+    checked.parts.spool.accept(NAME, content_of(1))
+    checked.reserved.add(NAME)
+    checked.remove(NAME)
+    assert checked.parts.file("pending", NAME).exists()
+    checked.reserved.clear()
+    checked.parts.remove_due()
+    assert checked.is_deleted(NAME)
+
+
+def test_a_removal_whose_owner_is_known_is_noted_for_a_while(checked: Checked) -> None:
+    """A power cut may bring its row back after the object is gone."""
+    checked.parts.spool.accept(NAME, IMAGE)
+    checked.remove(NAME)
+    assert checked.owners.of(NAME) == UID
+    assert checked.parts.file("removed", NAME).exists()
+    assert os.listxattr(checked.parts.file("removed", NAME)) == ["user.isen.instance"]
+
+
+def test_a_cached_copy_tells_the_owner_too(checked: Checked) -> None:
+    checked.parts.store.put_foreign(NAME, IMAGE)
+    os.close(checked.parts.fetcher.fetch(NAME))
+    assert DIGEST_ATTRIBUTE in os.listxattr(checked.parts.cached(NAME))
+    assert checked.owners.of(NAME) == UID

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from backend.stack.processes import wait_until
+from backend.transfer.kept_names import KeptNames
+from backend.transfer.pending_queue import PendingQueue
+from backend.transfer.spool_watch import SpoolWatch
+from tests.fakes.transfer_child import content_of, name_of
+from tests.unit.backend.transfer.conftest import Parts
+
+NAME = name_of(1)
+CONTENT = content_of(1)
+DEADLINE = 20.0  # seconds
+
+
+@pytest.fixture
+def released() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def queue(parts: Parts, released: list[int]) -> PendingQueue:
+    queue = PendingQueue(parts.spool.directory / "pending", released.append)
+    parts.on_dropped = queue.dropped
+    parts.remover = parts.make_remover(0.0)
+    return queue
+
+
+@pytest.fixture
+def watch(parts: Parts, queue: PendingQueue) -> SpoolWatch:
+    return SpoolWatch(parts.spool.directory, queue, parts.removals, parts.remover, (parts.uploaded,))
+
+
+def test_what_is_new_is_queued_and_what_is_removed_is_not(parts: Parts, queue: PendingQueue, watch: SpoolWatch) -> None:
+    parts.spool.accept(NAME, CONTENT)
+    parts.spool.accept(name_of(2), CONTENT)
+    parts.spool.bury(name_of(2))
+    watch.look()
+    assert queue.take() == NAME
+    assert queue.report()["PendingCount"] == 1
+    assert len(parts.removals) == 1
+
+
+def test_a_removal_that_is_cancelled_is_queued_though_nothing_else_changes(
+    parts: Parts, queue: PendingQueue, watch: SpoolWatch, released: list[int]
+) -> None:
+    parts.spool.accept(NAME, CONTENT)
+    watch.look()
+    parts.spool.bury(NAME)
+    watch.look()
+    assert queue.report()["PendingCount"] == 0
+    assert released == []  # its bytes are in the spool still
+    parts.file("tombstones", NAME).unlink()
+    time.sleep(0.02)
+    watch.look()
+    assert queue.take() == NAME
+
+
+def test_a_removal_releases_its_bytes_once_when_the_file_goes(
+    parts: Parts, queue: PendingQueue, watch: SpoolWatch, released: list[int]
+) -> None:
+    parts.spool.accept(NAME, CONTENT)
+    parts.spool.bury(NAME)
+    watch.look()
+    parts.remover.check_due()
+    time.sleep(0.2)  # the folders' times move in steps
+    watch.look()
+    watch.look()
+    assert released == [len(CONTENT)]
+
+
+def test_a_removal_while_its_upload_begins_releases_its_bytes_once(
+    parts: Parts, queue: PendingQueue, watch: SpoolWatch, released: list[int]
+) -> None:
+    parts.spool.accept(NAME, CONTENT)
+    watch.look()
+    assert queue.take() == NAME
+    parts.spool.bury(NAME)
+    watch.look()
+    assert parts.upload.upload_pending(NAME) is False
+    parts.remover.check_due()
+    assert released == []
+    queue.leave(NAME)
+    assert released == [len(CONTENT)]
+
+
+def test_what_was_kept_long_enough_goes(parts: Parts, queue: PendingQueue) -> None:
+    (parts.spool.directory / "uploaded" / NAME).touch()
+    kept = KeptNames(parts.spool.directory / "uploaded", 0)
+    SpoolWatch(parts.spool.directory, queue, parts.removals, parts.remover, (kept,)).look()
+    assert os.listdir(parts.spool.directory / "uploaded") == []
+
+
+def test_it_looks_when_it_is_woken_and_outlives_a_disk_that_fails(
+    parts: Parts, queue: PendingQueue, watch: SpoolWatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pending = parts.spool.directory / "pending"
+    away = Path(f"{pending}-away")
+    pending.rename(away)
+    watch.start()
+    wait_until(lambda: "spool_unreadable" in caplog.text, DEADLINE, "the failure is told")
+    watch.wake()
+    time.sleep(0.2)
+    away.rename(pending)
+    parts.spool.accept(NAME, CONTENT)
+    watch.wake()
+    wait_until(lambda: queue.report()["PendingCount"] == 1, DEADLINE, "the file is seen")
+    assert caplog.text.count("spool_unreadable") == 1
