@@ -24,6 +24,7 @@ from backend.plugin.commitment_routes import CommitmentRoutes
 from backend.plugin.configuration import ConfigurationRefused, child_environment, interpreter, resolve
 from backend.plugin.mpps_routes import MppsRoutes
 from backend.plugin.origin_routes import OriginRoutes
+from backend.plugin.prefetch_route import PrefetchRoute
 from backend.plugin.status import TRANSFER, Status
 from backend.plugin.storage_area import StorageArea
 from backend.plugin.storage_area3 import StorageArea3
@@ -73,6 +74,7 @@ class Isen:
             "ConfigurationPath": host.GetConfigurationPath(),
         }
         self._settings = resolve(configuration, capabilities, self._python, folder, host.LogWarning)
+        self._token = host.GenerateRestApiAuthorizationToken()
         self._next_metrics = math.inf  # Orthanc takes metrics only while its database is open
 
     def run(self) -> None:
@@ -107,6 +109,7 @@ class Isen:
         self._register_storage_area(attachments)
         self._host.RegisterRestCallback("/isen/status", _kept(self._status.answer))
         routes = CommitmentRoutes(self._host, self._settings, transfer).routes() | MppsRoutes(self._settings).routes()
+        routes["/isen/prefetch"] = PrefetchRoute(transfer).answer
         for pattern, answer in routes.items():
             self._host.RegisterRestCallback(pattern, _kept(answer))
         for pattern in worklists.patterns():
@@ -127,7 +130,7 @@ class Isen:
 
     def _transfer_launch(self, socket_path: Path, lock: int) -> tuple[dict[str, Any], tuple[int, ...]]:
         listener = messages.listen(socket_path).detach()
-        return {"Settings": self._settings, "Listener": listener}, (listener, lock)
+        return {"Settings": self._settings, "Listener": listener, "Token": self._token}, (listener, lock)
 
     def _workers(self) -> list[Child]:
         dicom = self._settings["Dicom"]
@@ -137,8 +140,7 @@ class Isen:
         storage = {**self._settings["Storage"], "AccessKey": None, "SecretKey": None}  # workers never speak to S3
         count = dicom["Processes"]
         occupancy = os.memfd_create("associations")  # where the workers count theirs for each other (scp.occupancy)
-        token = self._host.GenerateRestApiAuthorizationToken()
-        for pattern, answer in OriginRoutes(self._host, token).routes().items():
+        for pattern, answer in OriginRoutes(self._host, self._token).routes().items():
             self._host.RegisterRestCallback(pattern, _kept(answer))
         workers = []
         for index in range(count):
@@ -146,7 +148,7 @@ class Isen:
                 "Settings": {**self._settings, "Storage": storage},
                 "Listener": listener,
                 "Occupancy": occupancy,
-                "Token": token,
+                "Token": self._token,
                 "Worker": index + 1,
                 "MaximumAssociations": dicom["MaximumAssociations"] // count
                 + (index < dicom["MaximumAssociations"] % count),

@@ -1,6 +1,6 @@
 """`python -m backend.transfer`: the process that moves attachments between the local disk and S3.
 
-The plugin starts it and sends `{"Settings": …, "Listener": descriptor}`; see `config.child_process`.
+The plugin starts it and sends `{"Settings": …, "Listener": descriptor, "Token": …}`; see `config.child_process`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import socket
 
 from backend.transfer.object_store.errors import CredentialsRefused, UnusableSettings
 from backend.transfer.object_store.s3 import S3ObjectStore
+from backend.transfer.orthanc_index import OrthancIndex
 from backend.transfer.process import CannotStart, TransferProcess
 from config.child_process import ParentLine
 from config.logging_setup import set_up_logging
@@ -29,13 +30,15 @@ def main() -> None:
     set_up_logging("transfer")
     message = line.launch_message()
     line.watch(on_command=lambda _: None, on_end=lambda: os._exit(0))
-    settings = Settings.model_validate(message["Settings"]).storage
+    all_settings = Settings.model_validate(message["Settings"])
+    settings = all_settings.storage
     try:
         process = TransferProcess(
             settings,
             socket.socket(fileno=message["Listener"]),
             writes=S3ObjectStore(settings, settings.concurrent_uploads * 2 + _OTHER_USERS),
             reads=S3ObjectStore(settings, settings.concurrent_downloads),
+            index=OrthancIndex(all_settings.orthanc, message.get("Token", "")),
             send_report=line.report,
         )
         process.prepare()

@@ -21,7 +21,11 @@ from backend.transfer.fetcher import Fetcher
 from backend.transfer.name_locks import NameLocks
 from backend.transfer.object_store.errors import ObjectStoreError, Unreachable
 from backend.transfer.object_store.protocols import ObjectStore
+from backend.transfer.orthanc_index import OrthancIndex
 from backend.transfer.pending_queue import PendingQueue
+from backend.transfer.prefetch_requests import PrefetchRequests
+from backend.transfer.prefetcher import Prefetcher
+from backend.transfer.read_ahead import ReadAhead
 from backend.transfer.read_cache import ReadCache
 from backend.transfer.remover import Remover
 from backend.transfer.report import ReleasedBytes, Reporter
@@ -50,6 +54,7 @@ class TransferProcess:
         *,
         writes: ObjectStore,
         reads: ObjectStore,
+        index: OrthancIndex,
         send_report: Callable[[dict[str, Any]], None],
     ) -> None:
         """`writes` uploads and deletes, `reads` downloads: apart, so that neither waits for the other's connections."""
@@ -89,7 +94,7 @@ class TransferProcess:
             on_dropped=queue.dropped,
         )
         self._watch = SpoolWatch(spool, queue, self._remover)
-        fetcher = Fetcher(
+        self._fetcher = fetcher = Fetcher(
             spool,
             cache,
             observed_reads,
@@ -100,13 +105,21 @@ class TransferProcess:
             concurrent=settings.concurrent_downloads,
             patience=settings.missing_object_patience,
         )
+        legacy = settings.storage_structure is StorageStructure.LEGACY
+        self._prefetcher = prefetcher = Prefetcher(
+            fetcher, cache, availability=availability, counters=counters, threads=settings.concurrent_downloads
+        )
+        self._read_ahead = ReadAhead(index, prefetcher, settings.cache_directory, legacy=legacy)
+        self._requests = PrefetchRequests(index, prefetcher, availability, legacy=legacy)
         staged = StagedUploads(upload, availability, settings.concurrent_uploads)
         self._server = Server(
             listener,
-            fetch=fetcher.fetch,
+            fetch=self._fetch,
             fetch_range=fetcher.fetch_range,
             upload=staged.upload,
             wake=self._watch.wake,
+            read=partial(self._read_ahead.read, missed=False),
+            prefetch=self._requests,
             confirm=Confirmer(spool, settings.cache_directory, observed_reads, key, availability).confirm,
         )
         self._reporter = Reporter(
@@ -148,6 +161,9 @@ class TransferProcess:
 
     def start(self) -> None:
         """Begin to work; returns at once."""
+        self._prefetcher.start()
+        self._read_ahead.start()
+        self._requests.start()
         self._server.start()
         self._watch.start()
         self._uploader.start()
@@ -162,6 +178,11 @@ class TransferProcess:
         self._remover.stop()
         self._recovery.stop()
         self._uploader.join(DRAIN_TIME)
+
+    def _fetch(self, name: str) -> int:
+        descriptor = self._fetcher.fetch(name)
+        self._read_ahead.read(name, missed=True)
+        return descriptor
 
     def _report_now(self) -> None:
         self._reporter.due.set()

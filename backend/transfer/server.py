@@ -1,8 +1,8 @@
 """Answers the plugin's requests on the socket it has made; one thread for each of its connections.
 
-The requests are those of `backend.plugin.transfer_client`: fetch, fetch-range, upload,
-wake. An error reply names its kind in one
-word, so that "S3 has no such object" is never mixed up with "S3 cannot be asked".
+The requests are those of `backend.plugin.transfer_client`: fetch, fetch-range, upload, confirm, prefetch, and the hints
+wake and read, which have no reply. An error reply names its kind in one word, so that "S3 has no such object" is never
+mixed up with "S3 cannot be asked".
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from backend import messages
 from backend.object_key import is_attachment_name
 from backend.transfer.confirmer import MAXIMUM_ATTACHMENTS, Expected
 from backend.transfer.object_store.errors import ObjectStoreError
+from backend.transfer.prefetch_requests import PrefetchRequests
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class Server:
         fetch_range: Callable[[str, int, int], int],
         upload: Callable[[str, float], None],
         wake: Callable[[], None],
+        read: Callable[[str], None],
+        prefetch: PrefetchRequests,
         confirm: Callable[[Sequence[Expected]], list[str]],
     ) -> None:
         """`fetch` and `fetch_range` give a descriptor that is closed here."""
@@ -46,6 +49,8 @@ class Server:
         self._fetch_range = fetch_range
         self._upload = upload
         self._wake = wake
+        self._read = read
+        self._prefetch = prefetch
         self._confirm = confirm
         self._places = threading.Semaphore(MAXIMUM_CONNECTIONS)
         self._stop_read, self._stop_write = os.pipe()
@@ -101,6 +106,9 @@ class Server:
         if request.get("Operation") == "wake":
             self._wake()
             return True
+        if request.get("Operation") == "read":
+            self._read(str(request.get("Name")))
+            return True
         try:
             reply, fetched = self._answer(request)
         except ObjectStoreError as error:
@@ -119,6 +127,8 @@ class Server:
     def _answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         if request.get("Operation") == "confirm":
             return {"Result": "ok", "States": self._confirm(_expected(request))}, []
+        if request.get("Operation") == "prefetch":
+            return {"Result": "ok", "State": self._prefetched(request)}, []
         name = request.get("Name")
         if not isinstance(name, str) or not is_attachment_name(name):
             raise ValueError("the name is not that of an attachment")
@@ -137,6 +147,14 @@ class Server:
                 return {"Result": "ok"}, []
             case _:
                 raise ValueError("there is no such operation")
+
+    def _prefetched(self, request: dict[str, Any]) -> dict[str, Any]:
+        match request.get("Action"):
+            case "add":
+                return self._prefetch.add([str(resource) for resource in request["Resources"]])
+            case "cancel":
+                self._prefetch.cancel()
+        return self._prefetch.state()
 
 
 def _expected(request: dict[str, Any]) -> list[Expected]:
