@@ -71,6 +71,8 @@ class Fetcher:
     def fetch(self, name: str, priority: Priority = Priority.READ) -> int:
         """A read-only descriptor of the whole verified attachment, at its start; the caller closes it.
 
+        A missing object is waited for with `Priority.READ` only.
+
         Raises:
             ObjectStoreError: it cannot be had; `kind` says why.
             OSError: the local disk and memory cannot take it.
@@ -83,7 +85,15 @@ class Fetcher:
             with self._slots.held(priority):
                 return self._download(name)
 
-        return self._flights.descriptor(name, lambda: self._bring(name, self._local, download))
+        is_ahead = priority != Priority.READ
+        patience = 0.0 if is_ahead else self._patience
+        return self._flights.descriptor(
+            name, lambda: self._bring(name, self._local, download, patience), is_ahead=is_ahead
+        )
+
+    def is_here(self, name: str) -> bool:
+        """Whether spool or cache hold it."""
+        return (self._spool / "pending" / name).exists() or cache_path(self._cache.directory, name).exists()
 
     def fetch_ahead(self, name: str, priority: Priority) -> bool:
         """Put it into the cache before somebody asks for it; False if it is here or on its way already.
@@ -127,7 +137,9 @@ class Fetcher:
             self._counters.add("range_download_bytes", len(content))
             return _in_memory(content)
 
-        return self._flights.descriptor(f"{name} {start}-{end}", lambda: self._bring(name, local, download))
+        return self._flights.descriptor(
+            f"{name} {start}-{end}", lambda: self._bring(name, local, download, self._patience)
+        )
 
     def _local(self, name: str, *, touch: bool = True) -> int | None:
         """A descriptor of what the spool or the cache holds, if either does.
@@ -151,7 +163,9 @@ class Fetcher:
             self._cache.disk_failed(error)
             return None
 
-    def _bring(self, name: str, local: Callable[[str], int | None], download: Callable[[str], int]) -> int:
+    def _bring(
+        self, name: str, local: Callable[[str], int | None], download: Callable[[str], int], patience: float
+    ) -> int:
         self._fail_fast()
         started = time.monotonic()
         failures = 0
@@ -163,7 +177,7 @@ class Fetcher:
                 return download(name)
             except ObjectMissing:
                 # another node may have it in its spool still
-                if time.monotonic() - started > self._patience:
+                if time.monotonic() - started > patience:
                     self._counters.add("download_failures")
                     raise
                 time.sleep(_MISSING_PAUSE)

@@ -25,8 +25,10 @@ from backend.transfer.unread import Unread
 log = logging.getLogger(__name__)
 
 _LONGEST_QUEUE: Final = 2000  # attachments
-_LIFETIME: Final = {Priority.AHEAD: 60.0, Priority.PREFETCH: 3600.0}  # seconds in which it should be read
-_SHARE: Final = {Priority.AHEAD: 4, Priority.PREFETCH: 2}  # the cache divided by this may be unread
+# seconds in which it should be read
+_LIFETIME: Final = {Priority.SEND: 60.0, Priority.AHEAD: 60.0, Priority.PREFETCH: 3600.0}
+# the cache divided by this may be unread
+_SHARE: Final = {Priority.SEND: 4, Priority.AHEAD: 4, Priority.PREFETCH: 2}
 
 FETCHED: Final = "Fetched"
 HERE: Final = "AlreadyHere"  # or on its way

@@ -17,6 +17,7 @@ from backend.transfer.availability import Availability, ObservedObjectStore
 from backend.transfer.canary import Canary, Recovery, canary_key
 from backend.transfer.confirmer import Confirmer
 from backend.transfer.counters import Counters
+from backend.transfer.download_slots import Priority
 from backend.transfer.fetcher import Fetcher
 from backend.transfer.name_locks import NameLocks
 from backend.transfer.object_store.errors import ObjectStoreError, Unreachable
@@ -115,6 +116,8 @@ class TransferProcess:
         self._server = Server(
             listener,
             fetch=self._fetch,
+            fetch_to_send=self._fetch_to_send,
+            announce=self._announce,
             fetch_range=fetcher.fetch_range,
             upload=staged.upload,
             wake=self._watch.wake,
@@ -183,6 +186,16 @@ class TransferProcess:
         descriptor = self._fetcher.fetch(name)
         self._read_ahead.read(name, missed=True)
         return descriptor
+
+    def _fetch_to_send(self, name: str) -> int:
+        descriptor = self._fetcher.fetch(name, Priority.SEND)
+        self._prefetcher.read(name)
+        return descriptor
+
+    def _announce(self, attachments: list[tuple[str, int]]) -> None:
+        for name, size in attachments:
+            if not self._fetcher.is_here(name):
+                self._prefetcher.submit(name, size, Priority.SEND)
 
     def _report_now(self) -> None:
         self._reporter.due.set()

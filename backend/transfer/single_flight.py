@@ -24,10 +24,11 @@ class SingleFlight:
         self._lock = threading.Lock()
         self._flights: dict[str, _Flight] = {}
 
-    def descriptor(self, name: str, bring: Callable[[], int]) -> int:
+    def descriptor(self, name: str, bring: Callable[[], int], *, is_ahead: bool = False) -> int:
         """A read-only descriptor of our own, at offset 0, of the file that `bring` opened for whoever asked first.
 
-        The caller closes it. `bring` must end in bounded time, because everybody waits for it.
+        The caller closes it. `bring` must end in bounded time, because everybody waits for it. `is_ahead`: it tries
+        less hard than others would, so its failure is not theirs.
 
         Raises:
             Exception: whatever `bring` raised, to each who asked.
@@ -37,7 +38,7 @@ class SingleFlight:
                 flight = self._flights.get(name)
                 leads = flight is None
                 if flight is None:
-                    flight = self._flights[name] = _Flight()
+                    flight = self._flights[name] = _Flight(is_ahead=is_ahead)
                 flight.users += 1
             try:
                 if leads:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from config.settings import DicomSettings, Settings
+from scp.attachments import AttachmentFiles
 from scp.origins import Origins
 from scp.orthanc_client import OrthancClient
 from scp.query.private_dictionary import private_vrs
@@ -22,14 +23,15 @@ def build_services(settings: Settings, client: OrthancClient) -> tuple[Service, 
     """The services of this worker, ready to serve from any number of threads."""
     dicom = settings.dicom or DicomSettings()
     worklist = build_worklist_service(settings)
+    files = AttachmentFiles(settings.storage)
     origins = Origins(settings.storage.spool_directory / "origins", client)
     origins.start()
     return (
         ECHO,
         StoreService(client, origins.note).service(),
         FindService(dicom, client, private_vrs(settings.orthanc.dictionary)).service(),
-        MoveService(dicom, client, connector(dicom)).service(),
-        GetService(dicom, client).service(),
+        MoveService(dicom, client, connector(dicom), files).service(),
+        GetService(dicom, client, files).service(),
         *([worklist] if worklist else []),
         *build_storage_commitment(settings, client),
         *build_performed_procedure(settings),

@@ -5,15 +5,18 @@ S3 is 25 ms away, as it is from most archives; in S3 next door a reader is faste
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, cast
 from urllib.error import HTTPError
 
 import pytest
+from pydicom import dcmread
 from pydicom.uid import generate_uid
 
 from backend.stack.processes import wait_until
@@ -27,7 +30,7 @@ SERIES = 2  # of each study
 SIDE = 64  # pixels
 LATENCY = 0.025  # seconds
 QUIET = 1.0  # seconds without a download after which no more are expected
-STUDIES = ("archive", "single", "loop", "eight", "tags", "prefetch", "cancelled")
+STUDIES = ("archive", "get", "single", "loop", "eight", "tags", "prefetch", "cancelled")
 
 
 class Study:
@@ -100,6 +103,25 @@ def test_an_archive_finds_most_images_in_the_cache(study: Callable[[str], Study]
     assert counted["downloads"] == SERIES * IMAGES
     assert counted["ahead_downloads"] >= SERIES * IMAGES - 4
     assert counted["ahead_reads"] == counted["ahead_downloads"]
+
+
+def test_a_retrieve_request_downloads_ahead_and_asks_orthanc_for_no_file(
+    study: Callable[[str], Study], tmp_path: Path
+) -> None:
+    """C-MOVE and C-GET take the files from the transfer process, which knows in advance what they will send."""
+    one = study("get")
+    uid = one.node.orthanc.get_json(f"/studies/{one.id}")["MainDicomTags"]["StudyInstanceUID"]
+    answer = one.node.peer.get(tmp_path, "QueryRetrieveLevel=STUDY", f"StudyInstanceUID={uid}")
+    assert answer.exit_code == 0, answer.output
+    received = {dcmread(path).SOPInstanceUID: dcmread(path).PixelData for path in tmp_path.iterdir()}
+    assert len(received) == SERIES * IMAGES
+    counted = one.settled()
+    assert counted["downloads"] == SERIES * IMAGES
+    assert counted["ahead_downloads"] > SERIES * IMAGES // 2
+    assert (counted["reads_s3"], counted["reads_cache"], counted["reads_spool"]) == (0, 0, 0)
+    for instance in one.instances(0) + one.instances(1):
+        stored = dcmread(io.BytesIO(one.node.file(instance)))
+        assert received[stored.SOPInstanceUID] == stored.PixelData
 
 
 def test_a_single_read_fetches_nothing_else(study: Callable[[str], Study]) -> None:
