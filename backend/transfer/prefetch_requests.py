@@ -96,8 +96,7 @@ class PrefetchRequests:
                 self._unknown += 1
         for instance in instances:
             for name, size in self._attachments(instance):
-                self._wait_for_turn(turn)
-                if turn != self._turn:
+                if not self._is_its_turn(turn):
                     return
                 if not self._prefetcher.submit(name, size, Priority.PREFETCH, self._ended):
                     self._ended("NoRoom")
@@ -122,13 +121,16 @@ class PrefetchRequests:
         if head:
             yield attachment_name(head[0], DICOM_UNTIL_PIXEL_DATA, legacy=self._legacy), head[1]
 
-    def _wait_for_turn(self, turn: int) -> None:
-        """Return when one more may be handed over, or the request has been cancelled."""
+    def _is_its_turn(self, turn: int) -> bool:
+        """Wait until one more may be handed over, and count it; False: the request has been cancelled."""
         while turn == self._turn and not self._availability.wait(GET, _PAUSE):
             pass
         with self._changed:
             self._changed.wait_for(lambda: turn != self._turn or self._under_way < _UNDER_WAY)
-            self._under_way += turn == self._turn
+            if turn != self._turn:
+                return False
+            self._under_way += 1
+            return True
 
     def _ended(self, outcome: str) -> None:
         with self._changed:

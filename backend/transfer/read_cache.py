@@ -121,12 +121,14 @@ class ReadCache:
         if unread:
             last_read -= UNREAD
             os.utime(source, (last_read, last_read))
+        # outside the lock, because a busy disk takes its time: what is not in the index yet is not evicted, and whoever
+        # drops this very name waits for its lock in NameLocks
+        try:
+            os.rename(source, target)
+        except FileNotFoundError:
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            os.rename(source, target)
         with self._lock:
-            try:
-                os.rename(source, target)
-            except FileNotFoundError:
-                target.parent.mkdir(mode=0o700, exist_ok=True)
-                os.rename(source, target)
             self._index(name, size, last_read)
 
     def adopt(self, name: str, source: Path, size: int) -> None:
