@@ -37,6 +37,7 @@ def scp_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """`config.settings.ScpSettings` out of Orthanc's `Settings`, both as JSON values."""
     return {
         "Directory": settings["Storage"]["SpoolDirectory"],
+        "StorageStructure": settings["Storage"]["StorageStructure"],
         **{name: settings[name] for name in ("Orthanc", "Dicom", "Worklists", "Hl7")},
     }
 

@@ -132,7 +132,7 @@ class StorageSettings(Frozen):
         3.0  # seconds a missing object is asked for again: another node may be uploading it
     )
     concurrent_uploads: Annotated[Positive, Field(le=256)] = 8
-    concurrent_downloads: Annotated[Positive, Field(le=256)] = 16
+    concurrent_downloads: Annotated[Positive, Field(le=256)] = 32
     multipart_threshold: Megabytes = 64 * MEGABYTE  # bytes; larger attachments are uploaded in parts
 
     @field_serializer("secret_key", when_used="json")
@@ -321,6 +321,7 @@ class ScpSettings(Frozen):
     dicom: DicomSettings | None = DicomSettings()
     worklists: WorklistSettings = WorklistSettings()
     hl7: Hl7Settings | None = None
+    storage_structure: StorageStructure = StorageStructure.FLAT  # how files of attachments are named
 
 
 class Settings(Frozen):

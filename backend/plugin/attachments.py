@@ -151,7 +151,7 @@ class Attachments:
         return content
 
     def _read_cache(self, name: str, extract: Extract) -> bytes | None:
-        descriptor = open_cached(self._cache, name)
+        descriptor = open_cached(self._cache, name, self._transfer.read)
         if descriptor is None:
             return None
         content = _extracted(descriptor, extract)

@@ -21,6 +21,7 @@ from backend.plugin.commitment_routes import CommitmentRoutes
 from backend.plugin.configuration import ConfigurationRefused, child_environment, interpreter, resolve
 from backend.plugin.mpps_routes import MppsRoutes
 from backend.plugin.origin_routes import OriginRoutes
+from backend.plugin.prefetch_route import PrefetchRoute
 from backend.plugin.status import TRANSFER, Status
 from backend.plugin.storage_area import StorageArea
 from backend.plugin.storage_area3 import StorageArea3
@@ -72,6 +73,7 @@ class Isen:
             "ConfigurationPath": host.GetConfigurationPath(),
         }
         self._settings = resolve(configuration, capabilities, self._python, folder, host.LogWarning)
+        self._token = host.GenerateRestApiAuthorizationToken()
         self._next_metrics = math.inf  # Orthanc takes metrics only while its database is open
 
     def run(self) -> None:
@@ -91,10 +93,9 @@ class Isen:
         transfer = TransferClient(socket_path)
         attachments = Attachments(self._spool, cache_directory, transfer, log_error=self._host.LogError)
         children = [self._child(TRANSFER, "backend.transfer", *self._transfer_launch(socket_path, lock))]
-        token = self._host.GenerateRestApiAuthorizationToken()
-        children += self._workers(token)
+        children += self._workers()
         worklists = WorklistRoutes(self._settings, spool_directory)
-        children += [self._child(*process) for process in worklists.processes(token)]
+        children += [self._child(*process) for process in worklists.processes(self._token)]
         self._supervisor = Supervisor(
             children,
             on_report=self._on_report,
@@ -108,6 +109,7 @@ class Isen:
         self._register_storage_area(attachments)
         self._host.RegisterRestCallback("/isen/status", _kept(self._status.answer))
         routes = CommitmentRoutes(self._host, self._settings, transfer).routes() | mpps.routes()
+        routes["/isen/prefetch"] = PrefetchRoute(transfer).answer
         for pattern, answer in routes.items():
             self._host.RegisterRestCallback(pattern, _kept(answer))
         for pattern in worklists.patterns():
@@ -130,17 +132,17 @@ class Isen:
         listener = messages.listen(socket_path).detach()
         launch = {"Settings": self._settings, "Listener": listener}
         if self._has_rest:
-            launch |= {"Token": self._host.GenerateRestApiAuthorizationToken(), "Started": time.time()}
+            launch |= {"Token": self._token, "Started": time.time()}
         return launch, (listener, lock)
 
-    def _workers(self, token: str) -> list[Child]:
+    def _workers(self) -> list[Child]:
         users = self._settings["FrontEndUsers"]
         if self._settings["Dicom"] is not None or users:
-            for pattern, answer in OriginRoutes(self._host, token, users).routes().items():
+            for pattern, answer in OriginRoutes(self._host, self._token, users).routes().items():
                 self._host.RegisterRestCallback(pattern, _kept(answer))
         if self._settings["Dicom"] is None:
             return []
-        specs = worker_specs(scp_settings(self._settings), token, _without_credentials(child_environment()))
+        specs = worker_specs(scp_settings(self._settings), self._token, _without_credentials(child_environment()))
         return [Child(spec, self._python, self._folder) for spec in specs]
 
     def _child(self, name: str, module: str, launch: dict[str, Any], descriptors: tuple[int, ...]) -> Child:

@@ -80,14 +80,32 @@ class TransferClient:
         reply, _ = self._ask({"Operation": "confirm", "Attachments": attachments}, timeout)
         return list(reply["States"])
 
+    def prefetch(self, action: str, resources: Sequence[str], timeout: float) -> dict[str, Any]:
+        """Have resources fetched into the cache ("add"), or nothing more ("cancel"), or only ask ("state").
+
+        The answer is that of `backend.transfer.prefetch_requests`.
+
+        Raises:
+            TransferError: no answer within `timeout` seconds.
+        """
+        reply, _ = self._ask({"Operation": "prefetch", "Action": action, "Resources": resources}, timeout)
+        return dict(reply["State"])
+
     def wake(self) -> None:
         """Say that the spool has something new. Only a hint: never waits and never fails."""
+        self._hint(_WAKE)
+
+    def read(self, name: str) -> None:
+        """Say that a cached attachment has been read for the first time in a while. Only a hint."""
+        self._hint(b'{"Operation":"read","Name":"%b"}' % name.encode())
+
+    def _hint(self, message: bytes) -> None:
         # On a connection of its own and without JSON: it happens with every image, and under the GIL
         with self._waking:
             try:
                 if self._wakes is None:
                     self._wakes = messages.connect(self._path)
-                self._wakes.send(_WAKE, socket.MSG_DONTWAIT)
+                self._wakes.send(message, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 pass  # it has enough hints to read
             except OSError:  # it has ended; the next one looks at its start

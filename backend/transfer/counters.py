@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Final
 
+# ahead_downloads are those of downloads that nobody had asked for yet, ahead_reads how many of these were then read
 NAMES: Final = (
     "uploads",
     "upload_bytes",
@@ -14,6 +15,8 @@ NAMES: Final = (
     "download_failures",
     "range_downloads",
     "range_download_bytes",
+    "ahead_downloads",
+    "ahead_reads",
     "deletions",
     "evictions",
     "corrupted",

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from backend.atomic_file import read_part, write_all, write_digest
-from backend.cache import open_cached
+from backend.cache import cache_path, open_cached
 from backend.transfer.availability import GET, Availability
 from backend.transfer.back_off import back_off
 from backend.transfer.counters import Counters
 from backend.transfer.download_file import DownloadFile
+from backend.transfer.download_slots import DownloadSlots, Priority
 from backend.transfer.name_locks import NameLocks
 from backend.transfer.object_store.errors import ObjectCorrupted, ObjectMissing, ObjectStoreError, Unreachable
 from backend.transfer.object_store.protocols import ReadObject
@@ -35,7 +34,10 @@ _MISSING_PAUSE: Final = 0.25  # seconds between two questions for a missing obje
 _FAIL_FAST: Final = 1.0  # seconds after a failure in which readers are not made to wait for the next one
 _SLOWEST: Final = 64 * 1024  # bytes per second; a download that is slower is given up
 _SHORTEST: Final = 30.0  # seconds; no download is given up earlier
-_WAIT_FOR_SLOT: Final = 60.0  # seconds
+
+
+class NoRoom(Exception):
+    """The cache cannot take it, so it is not fetched ahead."""
 
 
 class Fetcher:
@@ -62,12 +64,14 @@ class Fetcher:
         self._names = names
         self._availability = availability
         self._counters = counters
-        self._slots = threading.Semaphore(concurrent)
+        self._slots = DownloadSlots(concurrent)
         self._patience = patience
         self._flights = SingleFlight()
 
-    def fetch(self, name: str) -> int:
+    def fetch(self, name: str, priority: Priority = Priority.READ) -> int:
         """A read-only descriptor of the whole verified attachment, at its start; the caller closes it.
+
+        A missing object is waited for with `Priority.READ` only.
 
         Raises:
             ObjectStoreError: it cannot be had; `kind` says why.
@@ -76,7 +80,36 @@ class Fetcher:
         descriptor = self._local(name)
         if descriptor is not None:
             return descriptor
-        return self._flights.descriptor(name, lambda: self._bring(name, self._local, self._download))
+
+        def download(name: str) -> int:
+            with self._slots.held(priority):
+                return self._download(name)
+
+        is_ahead = priority != Priority.READ
+        patience = 0.0 if is_ahead else self._patience
+        return self._flights.descriptor(
+            name, lambda: self._bring(name, self._local, download, patience), is_ahead=is_ahead
+        )
+
+    def is_here(self, name: str) -> bool:
+        """Whether spool or cache hold it."""
+        return (self._spool / "pending" / name).exists() or cache_path(self._cache.directory, name).exists()
+
+    def fetch_ahead(self, name: str, priority: Priority) -> bool:
+        """Put it into the cache before somebody asks for it; False if it is here or on its way already.
+
+        One attempt, which gives way to readers.
+
+        Raises:
+            ObjectStoreError, OSError, NoRoom: it is not here.
+        """
+        with self._slots.held(priority):
+            descriptor = self._local(name, touch=False)
+            if descriptor is not None:
+                os.close(descriptor)
+                return False
+            self._fail_fast()
+            return self._flights.ahead(name, lambda: self._download(name, unread=True))
 
     def fetch_range(self, name: str, start: int, end: int) -> int:
         """A read-only descriptor of the bytes `start` to `end`, exclusive; the caller closes it.
@@ -98,15 +131,17 @@ class Fetcher:
                 os.close(whole)
 
         def download(name: str) -> int:
-            with self._slot():
+            with self._slots.held(Priority.READ):
                 content = self._store.get_range(self._key(name), start, end)
             self._counters.add("range_downloads")
             self._counters.add("range_download_bytes", len(content))
             return _in_memory(content)
 
-        return self._flights.descriptor(f"{name} {start}-{end}", lambda: self._bring(name, local, download))
+        return self._flights.descriptor(
+            f"{name} {start}-{end}", lambda: self._bring(name, local, download, self._patience)
+        )
 
-    def _local(self, name: str) -> int | None:
+    def _local(self, name: str, *, touch: bool = True) -> int | None:
         """A descriptor of what the spool or the cache holds, if either does.
 
         Raises:
@@ -119,12 +154,18 @@ class Fetcher:
         except FileNotFoundError:
             pass
         try:
+            if not touch:
+                return os.open(cache_path(self._cache.directory, name), os.O_RDONLY | os.O_CLOEXEC)
             return open_cached(self._cache.directory, name)
+        except FileNotFoundError:
+            return None
         except OSError as error:  # the cache's disk; S3 has it
             self._cache.disk_failed(error)
             return None
 
-    def _bring(self, name: str, local: Callable[[str], int | None], download: Callable[[str], int]) -> int:
+    def _bring(
+        self, name: str, local: Callable[[str], int | None], download: Callable[[str], int], patience: float
+    ) -> int:
         self._fail_fast()
         started = time.monotonic()
         failures = 0
@@ -136,7 +177,7 @@ class Fetcher:
                 return download(name)
             except ObjectMissing:
                 # another node may have it in its spool still
-                if time.monotonic() - started > self._patience:
+                if time.monotonic() - started > patience:
                     self._counters.add("download_failures")
                     raise
                 time.sleep(_MISSING_PAUSE)
@@ -155,11 +196,13 @@ class Fetcher:
         if error is not None and self._availability.failed_within(GET, _FAIL_FAST):
             raise type(error)(str(error))
 
-    def _download(self, name: str) -> int:
-        with self._slot(), self._store.get(self._key(name)) as found:
+    def _download(self, name: str, *, unread: bool = False) -> int:
+        with self._store.get(self._key(name)) as found:
             size = found.attributes.size
             deadline = time.monotonic() + _SHORTEST + size / _SLOWEST
             is_reserved = self._cache.reserve(size)
+            if unread and not is_reserved:
+                raise NoRoom(f"{name} does not fit into the cache")
             try:
                 file = DownloadFile(self._cache.temporary(name), size)
                 try:
@@ -172,7 +215,7 @@ class Fetcher:
                     if found.attributes.digest not in (None, digest.digest()):
                         raise ObjectCorrupted(f"the object of {name} does not have the SHA-256 it was stored with")
                     write_digest(file.descriptor, digest.digest())
-                    self._keep(name, file, size, is_reserved=is_reserved)
+                    self._keep(name, file, size, is_reserved=is_reserved, unread=unread)
                 except BaseException:
                     file.close()
                     raise
@@ -183,7 +226,7 @@ class Fetcher:
         self._counters.add("download_bytes", size)
         return file.descriptor
 
-    def _keep(self, name: str, file: DownloadFile, size: int, *, is_reserved: bool) -> None:
+    def _keep(self, name: str, file: DownloadFile, size: int, *, is_reserved: bool, unread: bool) -> None:
         """Put the file into the cache unless that cannot be; its descriptor serves the readers in any case."""
         if file.disk_error is not None:
             self._cache.disk_failed(file.disk_error)
@@ -193,20 +236,11 @@ class Fetcher:
                 file.unlink()
                 return
             try:
-                self._cache.publish(name, file.path, size)
+                self._cache.publish(name, file.path, size, unread=unread)
                 file.path = None
             except OSError as error:
                 self._cache.disk_failed(error)
                 file.unlink()
-
-    @contextmanager
-    def _slot(self) -> Iterator[None]:
-        if not self._slots.acquire(timeout=_WAIT_FOR_SLOT):
-            raise Unreachable(f"no download could begin within {_WAIT_FOR_SLOT:g} s: too many are waiting for S3")
-        try:
-            yield
-        finally:
-            self._slots.release()
 
 
 def _in_memory(content: bytes) -> int:

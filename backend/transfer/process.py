@@ -17,13 +17,18 @@ from backend.transfer.availability import Availability, ObservedObjectStore
 from backend.transfer.canary import Canary, Recovery, canary_key
 from backend.transfer.confirmer import Confirmer
 from backend.transfer.counters import Counters
+from backend.transfer.download_slots import Priority
 from backend.transfer.fetcher import Fetcher
 from backend.transfer.index_guard import IndexGuard, Orthanc
 from backend.transfer.kept_names import REMOVED, UPLOADED, KeptNames
 from backend.transfer.name_locks import NameLocks
 from backend.transfer.object_store.errors import ObjectStoreError, Unreachable
 from backend.transfer.object_store.protocols import ObjectStore
+from backend.transfer.orthanc_index import OrthancIndex
 from backend.transfer.pending_queue import PendingQueue
+from backend.transfer.prefetch_requests import PrefetchRequests
+from backend.transfer.prefetcher import Prefetcher
+from backend.transfer.read_ahead import ReadAhead
 from backend.transfer.read_cache import ReadCache
 from backend.transfer.removals import Removals
 from backend.transfer.remover import Remover
@@ -53,6 +58,7 @@ class TransferProcess:
         *,
         writes: ObjectStore,
         reads: ObjectStore,
+        index: OrthancIndex,
         send_report: Callable[[dict[str, Any]], None],
         orthanc: Orthanc | None = None,
     ) -> None:
@@ -102,7 +108,7 @@ class TransferProcess:
             on_dropped=queue.dropped,
         )
         self._watch = SpoolWatch(spool, queue, removals, self._remover, (uploaded, removed))
-        fetcher = Fetcher(
+        self._fetcher = fetcher = Fetcher(
             spool,
             cache,
             observed_reads,
@@ -127,13 +133,23 @@ class TransferProcess:
                 fetch=fetcher.fetch,
                 wake=self._watch.wake,
             )
+        legacy = settings.storage_structure is StorageStructure.LEGACY
+        self._prefetcher = prefetcher = Prefetcher(
+            fetcher, cache, availability=availability, counters=counters, threads=settings.concurrent_downloads
+        )
+        self._read_ahead = ReadAhead(index, prefetcher, settings.cache_directory, legacy=legacy)
+        self._requests = PrefetchRequests(index, prefetcher, availability, legacy=legacy)
         staged = StagedUploads(upload, availability, settings.concurrent_uploads)
         self._server = Server(
             listener,
-            fetch=fetcher.fetch,
+            fetch=self._fetch,
+            fetch_to_send=self._fetch_to_send,
+            announce=self._announce,
             fetch_range=fetcher.fetch_range,
             upload=staged.upload,
             wake=self._watch.wake,
+            read=partial(self._read_ahead.read, missed=False),
+            prefetch=self._requests,
             confirm=Confirmer(spool, settings.cache_directory, observed_reads, key, availability).confirm,
         )
         self._reporter = Reporter(
@@ -177,6 +193,9 @@ class TransferProcess:
 
     def start(self) -> None:
         """Begin to work; returns at once."""
+        self._prefetcher.start()
+        self._read_ahead.start()
+        self._requests.start()
         self._server.start()
         self._watch.start()
         self._uploader.start()
@@ -198,6 +217,21 @@ class TransferProcess:
         self._remover.stop()
         self._recovery.stop()
         self._uploader.join(DRAIN_TIME)
+
+    def _fetch(self, name: str) -> int:
+        descriptor = self._fetcher.fetch(name)
+        self._read_ahead.read(name, missed=True)
+        return descriptor
+
+    def _fetch_to_send(self, name: str) -> int:
+        descriptor = self._fetcher.fetch(name, Priority.SEND)
+        self._prefetcher.read(name)
+        return descriptor
+
+    def _announce(self, attachments: list[tuple[str, int]]) -> None:
+        for name, size in attachments:
+            if not self._fetcher.is_here(name):
+                self._prefetcher.submit(name, size, Priority.SEND)
 
     def _report_now(self) -> None:
         self._reporter.due.set()

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from backend.atomic_file import read_digest, write_digest
-from backend.cache import cache_path
+from backend.cache import UNREAD, cache_path
 from backend.object_key import is_attachment_name
 from backend.transfer.counters import Counters
 
@@ -108,20 +108,28 @@ class ReadCache:
         """A path in `fetching` that nobody else has."""
         return self._fetching / f"{name}.{uuid.uuid4().hex}"
 
-    def publish(self, name: str, source: Path, size: int) -> None:
+    def publish(self, name: str, source: Path, size: int, *, unread: bool = False) -> None:
         """Rename a file of this file system into the cache; its size has been reserved.
+
+        `unread`: nobody has asked for it yet, see `backend.cache`.
 
         Raises:
             OSError: the file is still where it was.
         """
         target = self._path(name)
+        last_read = time.time()
+        if unread:
+            last_read -= UNREAD
+            os.utime(source, (last_read, last_read))
+        # outside the lock, because a busy disk takes its time: what is not in the index yet is not evicted, and whoever
+        # drops this very name waits for its lock in NameLocks
+        try:
+            os.rename(source, target)
+        except FileNotFoundError:
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            os.rename(source, target)
         with self._lock:
-            try:
-                os.rename(source, target)
-            except FileNotFoundError:
-                target.parent.mkdir(mode=0o700, exist_ok=True)
-                os.rename(source, target)
-            self._index(name, size, time.time())
+            self._index(name, size, last_read)
 
     def adopt(self, name: str, source: Path, size: int) -> None:
         """Take over the file of an attachment that S3 holds now. It is not at `source` afterwards, come what may.

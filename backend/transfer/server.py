@@ -1,8 +1,8 @@
-"""Answers the plugin's requests on the socket it has made; one thread for each of its connections.
+"""Answers requests on the socket the plugin has made; one thread for each connection.
 
-The requests are those of `backend.plugin.transfer_client`: fetch, fetch-range, upload,
-wake. An error reply names its kind in one
-word, so that "S3 has no such object" is never mixed up with "S3 cannot be asked".
+The requests are those of `backend.plugin.transfer_client` and of `scp.attachments`: fetch, fetch-range, upload, confirm
+and prefetch; and the hints wake, read and announce, which have no reply. An error reply names its kind in one word, so
+that "S3 has no such object" is never mixed up with "S3 cannot be asked".
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from backend import messages
 from backend.object_key import is_attachment_name
 from backend.transfer.confirmer import MAXIMUM_ATTACHMENTS, Expected
 from backend.transfer.object_store.errors import ObjectStoreError
+from backend.transfer.prefetch_requests import PrefetchRequests
 
 log = logging.getLogger(__name__)
 
-MAXIMUM_CONNECTIONS: Final = 64
+MAXIMUM_CONNECTIONS: Final = 256  # the plugin has one for each of Orthanc's threads, a worker up to 16
+MAXIMUM_ANNOUNCED: Final = 200  # attachments in one message
+_HINTS: Final = frozenset({"wake", "read", "announce"})
 _ACCEPT_PAUSE: Final = 0.1  # seconds, when accept(2) fails: too many open files, most likely
 
 
@@ -35,17 +38,25 @@ class Server:
         listener: socket.socket,
         *,
         fetch: Callable[[str], int],
+        fetch_to_send: Callable[[str], int],
+        announce: Callable[[list[tuple[str, int]]], None],
         fetch_range: Callable[[str, int, int], int],
         upload: Callable[[str, float], None],
         wake: Callable[[], None],
+        read: Callable[[str], None],
+        prefetch: PrefetchRequests,
         confirm: Callable[[Sequence[Expected]], list[str]],
     ) -> None:
         """`fetch` and `fetch_range` give a descriptor that is closed here."""
         self._listener = listener
         self._fetch = fetch
+        self._fetch_to_send = fetch_to_send
+        self._announce = announce
         self._fetch_range = fetch_range
         self._upload = upload
         self._wake = wake
+        self._read = read
+        self._prefetch = prefetch
         self._confirm = confirm
         self._places = threading.Semaphore(MAXIMUM_CONNECTIONS)
         self._stop_read, self._stop_write = os.pipe()
@@ -98,8 +109,8 @@ class Server:
             return True
         for descriptor in descriptors:
             os.close(descriptor)
-        if request.get("Operation") == "wake":
-            self._wake()
+        if request.get("Operation") in _HINTS:
+            self._take_hint(request)
             return True
         try:
             reply, fetched = self._answer(request)
@@ -116,15 +127,26 @@ class Server:
                     os.close(descriptor)
         return True
 
+    def _take_hint(self, request: dict[str, Any]) -> None:
+        match request["Operation"]:
+            case "wake":
+                self._wake()
+            case "read":
+                self._read(str(request.get("Name")))
+            case "announce":
+                self._announce(_announced(request))
+
     def _answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         if request.get("Operation") == "confirm":
             return {"Result": "ok", "States": self._confirm(_expected(request))}, []
+        if request.get("Operation") == "prefetch":
+            return {"Result": "ok", "State": self._prefetched(request)}, []
         name = request.get("Name")
         if not isinstance(name, str) or not is_attachment_name(name):
             raise ValueError("the name is not that of an attachment")
         match request.get("Operation"):
             case "fetch":
-                descriptor = self._fetch(name)
+                descriptor = (self._fetch_to_send if request.get("For") == "send" else self._fetch)(name)
                 return {"Result": "ok", "Size": os.fstat(descriptor).st_size}, [descriptor]
             case "fetch-range":
                 start, end = int(request["Start"]), int(request["End"])
@@ -138,12 +160,31 @@ class Server:
             case _:
                 raise ValueError("there is no such operation")
 
+    def _prefetched(self, request: dict[str, Any]) -> dict[str, Any]:
+        match request.get("Action"):
+            case "add":
+                return self._prefetch.add([str(resource) for resource in request["Resources"]])
+            case "cancel":
+                self._prefetch.cancel()
+        return self._prefetch.state()
+
 
 def _expected(request: dict[str, Any]) -> list[Expected]:
     attachments = [Expected.of(fields) for fields in request["Attachments"]]
     if len(attachments) > MAXIMUM_ATTACHMENTS or not all(is_attachment_name(one.name) for one in attachments):
         raise ValueError(f"not a list of at most {MAXIMUM_ATTACHMENTS} attachments")
     return attachments
+
+
+def _announced(request: dict[str, Any]) -> list[tuple[str, int]]:
+    """Names and sizes; what is wrong is left out, as nobody waits for an answer."""
+    attachments = request.get("Attachments")
+    found = []
+    for attachment in (attachments if isinstance(attachments, list) else [])[:MAXIMUM_ANNOUNCED]:
+        match attachment:
+            case [str(name), int(size)] if is_attachment_name(name) and size >= 0:
+                found.append((name, size))
+    return found
 
 
 def _error(kind: str, message: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 class _Flight:
     landed: threading.Event = field(default_factory=threading.Event)
     users: int = 0
+    is_ahead: bool = False
     descriptor: int | None = None
     error: Exception | None = None
 
@@ -23,29 +24,52 @@ class SingleFlight:
         self._lock = threading.Lock()
         self._flights: dict[str, _Flight] = {}
 
-    def descriptor(self, name: str, bring: Callable[[], int]) -> int:
+    def descriptor(self, name: str, bring: Callable[[], int], *, is_ahead: bool = False) -> int:
         """A read-only descriptor of our own, at offset 0, of the file that `bring` opened for whoever asked first.
 
-        The caller closes it. `bring` must end in bounded time, because everybody waits for it.
+        The caller closes it. `bring` must end in bounded time, because everybody waits for it. `is_ahead`: it tries
+        less hard than others would, so its failure is not theirs.
 
         Raises:
             Exception: whatever `bring` raised, to each who asked.
         """
+        while True:
+            with self._lock:
+                flight = self._flights.get(name)
+                leads = flight is None
+                if flight is None:
+                    flight = self._flights[name] = _Flight(is_ahead=is_ahead)
+                flight.users += 1
+            try:
+                if leads:
+                    self._fly(name, flight, bring)
+                else:
+                    flight.landed.wait()
+                if flight.error is None:
+                    # not dup(2): duplicates share one offset
+                    return os.open(f"/proc/self/fd/{flight.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+                if leads or not flight.is_ahead:
+                    raise _again(flight.error)
+            finally:
+                self._leave(flight)
+
+    def ahead(self, name: str, bring: Callable[[], int]) -> bool:
+        """Do it before anybody asks, unless it is being done; whether it was. Who asks meanwhile shares the result.
+
+        It may try less hard than a reader would: its failure is nobody's but the caller's.
+
+        Raises:
+            Exception: whatever `bring` raised.
+        """
         with self._lock:
-            flight = self._flights.get(name)
-            leads = flight is None
-            if flight is None:
-                flight = self._flights[name] = _Flight()
-            flight.users += 1
+            if name in self._flights:
+                return False
+            flight = self._flights[name] = _Flight(users=1, is_ahead=True)
         try:
-            if leads:
-                self._fly(name, flight, bring)
-            else:
-                flight.landed.wait()
+            self._fly(name, flight, bring)
             if flight.error is not None:
-                raise _again(flight.error)
-            # not dup(2): duplicates share one offset
-            return os.open(f"/proc/self/fd/{flight.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+                raise flight.error
+            return True
         finally:
             self._leave(flight)
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol
 
+from scp.attachments import AttachmentFiles
 from scp.orthanc_client import OrthancClient
 from scp.part10 import FileMeta, NotPart10, read_file_meta
 from scp.retrieve.selection import Instance
@@ -19,6 +20,8 @@ from scp.retrieve.transfer_syntax import TransferSyntaxes
 from scp.statuses import NoSuitableContext
 
 WINDOW: Final = 8
+ANNOUNCED: Final = 48  # instances beyond the one that is read next, so that those only in S3 are fetched together
+_ANNOUNCEMENT: Final = 16  # instances in one message
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,27 @@ class EncodedInstance:
         self.data_set.close()
 
 
+class Reader(Protocol):
+    """Reads instances; thread-safe."""
+
+    def read(self, instance: Instance, /) -> EncodedInstance: ...
+
+    def announce(self, instances: Sequence[Instance], /) -> None: ...
+
+
 class InstanceReader:
     """Reads instances in a transfer syntax that the peer accepted. Thread-safe."""
 
     def __init__(
-        self, client: OrthancClient, syntaxes: TransferSyntaxes, accepted: Callable[[str], tuple[str, ...]]
+        self,
+        client: OrthancClient,
+        files: AttachmentFiles | None,
+        syntaxes: TransferSyntaxes,
+        accepted: Callable[[str], tuple[str, ...]],
     ) -> None:
-        """`accepted` says which transfer syntaxes the peer accepted for a SOP class."""
+        """`files`: None, all from Orthanc. `accepted`: which transfer syntaxes the peer accepted for a SOP class."""
         self._client = client
+        self._files = files
         self._syntaxes = syntaxes
         self._accepted = accepted
         self._converts_files = True  # until an Orthanc before `?transcode=` has shown itself
@@ -56,7 +72,7 @@ class InstanceReader:
         """
         chosen = self._chosen(instance.sop_class_uid, instance.transfer_syntax) if instance.transfer_syntax else None
         if chosen in (None, instance.transfer_syntax):
-            file = self._client.instance_file(instance.orthanc_id)
+            file = self._file(instance)
             meta = _meta(file, instance)
             chosen = self._chosen(instance.sop_class_uid or meta.sop_class_uid, meta.transfer_syntax)
             if chosen == meta.transfer_syntax:
@@ -65,6 +81,15 @@ class InstanceReader:
         assert chosen is not None  # noqa: S101 - for the type checker: _chosen returned it
         file = self._converted(instance, chosen)
         return _encoded(instance, _meta(file, instance), file)
+
+    def announce(self, instances: Sequence[Instance]) -> None:
+        """Say what will be read soon."""
+        if self._files:
+            self._files.announce([(instance.attachment, instance.size) for instance in instances])
+
+    def _file(self, instance: Instance) -> BinaryIO:
+        file = self._files.open(instance.attachment, instance.size) if self._files else None
+        return file or self._client.instance_file(instance.orthanc_id)
 
     def _chosen(self, sop_class_uid: str, stored: str) -> str:
         chosen = self._syntaxes.chosen(stored, self._accepted(sop_class_uid))
@@ -84,14 +109,17 @@ class InstanceReader:
 
 
 def read_ahead(
-    read: Callable[[Instance], EncodedInstance], instances: Iterable[Instance]
+    reader: Reader, instances: Sequence[Instance]
 ) -> Generator[tuple[Instance, Future[EncodedInstance]], None, None]:
     """Each instance with the future of what was read, in order. Close the iterator when leaving early."""
+    reader.announce(instances[:ANNOUNCED])
     under_way: deque[tuple[Instance, Future[EncodedInstance]]] = deque()
     with ThreadPoolExecutor(WINDOW, "read-ahead") as threads:
         try:
-            for instance in instances:
-                under_way.append((instance, threads.submit(read, instance)))
+            for number, instance in enumerate(instances):
+                if number % _ANNOUNCEMENT == 0:
+                    reader.announce(instances[number + ANNOUNCED : number + ANNOUNCED + _ANNOUNCEMENT])
+                under_way.append((instance, threads.submit(reader.read, instance)))
                 if len(under_way) == WINDOW:
                     yield under_way.popleft()
             while under_way:

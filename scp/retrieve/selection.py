@@ -38,6 +38,8 @@ class Instance:
     sop_instance_uid: str
     transfer_syntax: str  # as stored; empty if the index does not know
     order: tuple[str, int]  # series, then number within it
+    attachment: str = ""  # UUID of its DICOM file; empty if Orthanc does not tell
+    size: int = 0  # of that file, in bytes
 
 
 def select_instances(
@@ -138,6 +140,8 @@ def _instance(row: Mapping[str, Any]) -> Instance:
         row["MainDicomTags"].get("0008,0018", ""),
         metadata.get("TransferSyntax", ""),
         (row["ParentSeries"], int(number) if number.isdecimal() else 0),
+        str(row.get("FileUuid", "")),
+        int(row.get("FileSize", 0)),
     )
 
 

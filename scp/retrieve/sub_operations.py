@@ -16,7 +16,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from scp.orthanc_client import OrthancError
 from scp.part10 import NotPart10
 from scp.request import Request
-from scp.retrieve.read_ahead import EncodedInstance, read_ahead
+from scp.retrieve.read_ahead import EncodedInstance, Reader, read_ahead
 from scp.retrieve.selection import Instance
 from scp.statuses import (
     CANCEL,
@@ -64,7 +64,7 @@ class SubOperations:
     def run(
         self,
         instances: Sequence[Instance],
-        read: Callable[[Instance], EncodedInstance],
+        reader: Reader,
         send: Callable[[EncodedInstance], int],
     ) -> None:
         """Send `instances`, or the first of them if the request is cancelled meanwhile.
@@ -72,7 +72,7 @@ class SubOperations:
         Raises:
             scp.upper_layer.AssociationEnded: the requester is gone.
         """
-        with closing(read_ahead(read, instances)) as ahead:
+        with closing(read_ahead(reader, instances)) as ahead:
             for instance, future in ahead:
                 if self._request.is_cancelled:
                     return

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from scp.administration import Current
+from scp.attachments import AttachmentFiles
 from scp.orthanc_client import OrthancClient, OrthancError
 from scp.query.character_set import python_encoding
 from scp.query.model import ROOTS, root_of
@@ -29,6 +30,7 @@ class GetService:
 
     settings: Current
     client: OrthancClient
+    files: AttachmentFiles | None = None  # None: every file comes from Orthanc
 
     def service(self) -> Service:
         sop_classes = tuple(root.get for root in ROOTS)
@@ -47,7 +49,7 @@ class GetService:
         modality = request.peer.modality
         may_transcode = settings.transcode_dicom_protocol and (modality is None or modality.allow_transcoding)
         syntaxes = TransferSyntaxes(settings.scu_preferred_transfer_syntax, may_transcode=may_transcode)
-        reader = InstanceReader(self.client, syntaxes, request.storable_transfer_syntaxes)
+        reader = InstanceReader(self.client, self.files, syntaxes, request.storable_transfer_syntaxes)
 
         def send(encoded: EncodedInstance) -> int:
             return request.store(
@@ -55,7 +57,7 @@ class GetService:
             )
 
         operations = SubOperations(request, len(instances))
-        operations.run(instances, reader.read, send)
+        operations.run(instances, reader, send)
         log_end(request, "get", operations.finish(), len(instances), operations.failed)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from config.settings import Modality
 from scp.administration import Current
+from scp.attachments import AttachmentFiles
 from scp.orthanc_client import OrthancClient, OrthancError
 from scp.query.character_set import python_encoding
 from scp.query.model import ROOTS, root_of
@@ -38,6 +39,7 @@ class MoveService:
     settings: Current
     client: OrthancClient
     connect: Connect
+    files: AttachmentFiles | None = None  # None: every file comes from Orthanc
 
     def service(self) -> Service:
         sop_classes = tuple(root.move for root in ROOTS)
@@ -93,8 +95,8 @@ class MoveService:
                 operations.fail(group, str(error))
                 continue
             with destination:
-                reader = InstanceReader(self.client, syntaxes, destination.accepted_transfer_syntaxes)
-                operations.run(group, reader.read, destination.send)
+                reader = InstanceReader(self.client, self.files, syntaxes, destination.accepted_transfer_syntaxes)
+                operations.run(group, reader, destination.send)
 
     def _submit(self, request: Request, modality: Modality, instances: Sequence[Instance]) -> None:
         self.client.submit_store_job(

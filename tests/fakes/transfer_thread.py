@@ -42,6 +42,8 @@ class Transfer:
                     self.woken.set()
                     continue
                 self.requests.append(request)
+                if request["Operation"] in ("read", "announce"):  # hints, too
+                    continue
                 answer = self.answer(request)
                 if answer is None:
                     return

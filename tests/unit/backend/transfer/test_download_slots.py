@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from backend.stack.processes import wait_until
+from backend.transfer.download_slots import DownloadSlots, Priority
+from backend.transfer.object_store.errors import Unreachable
+
+
+def test_readers_go_before_what_nobody_waits_for() -> None:
+    slots = DownloadSlots(1)
+    order: list[Priority] = []
+
+    def use(priority: Priority) -> None:
+        with slots.held(priority):
+            order.append(priority)
+
+    with ThreadPoolExecutor(8) as pool, slots.held(Priority.READ):
+        for priority in (Priority.PREFETCH, Priority.AHEAD, Priority.SEND, Priority.READ):
+            pool.submit(use, priority)
+            wait_until(lambda p=priority: any(t[0] == p for t in slots._waiting), 10, "it waits")  # type: ignore[misc]
+    assert order == sorted(order)
+
+
+def test_fetching_ahead_leaves_slots_for_readers() -> None:
+    slots = DownloadSlots(4)
+    release = threading.Event()
+
+    def use(priority: Priority) -> None:
+        with slots.held(priority):
+            release.wait(10)
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(8):
+            pool.submit(use, Priority.AHEAD)
+        wait_until(lambda: len(slots._waiting) == 5, 10, "five wait")
+        with slots.held(Priority.READ, timeout=5):
+            release.set()
+
+
+def test_who_waits_in_vain_is_told_and_takes_nothing_with_him() -> None:
+    slots = DownloadSlots(1)
+    with slots.held(Priority.READ), pytest.raises(Unreachable), slots.held(Priority.READ, timeout=0.05):
+        pass
+    with slots.held(Priority.READ, timeout=0.05):
+        pass
+
+
+def test_no_slot_is_lost_under_load() -> None:
+    slots = DownloadSlots(3)
+    lock, now, most = threading.Lock(), 0, 0
+
+    def use(number: int) -> None:
+        nonlocal now, most
+        with slots.held(Priority(number % 4)):
+            with lock:
+                now += 1
+                most = max(most, now)
+            time.sleep(0.0002)
+            with lock:
+                now -= 1
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(use, range(400)))
+    assert most == 3
+    with slots.held(Priority.READ), slots.held(Priority.READ), slots.held(Priority.READ, timeout=1):
+        pass

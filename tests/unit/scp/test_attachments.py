@@ -1,0 +1,133 @@
+"""Files handed over by the transfer process: a thread of the test plays it, over the real socket."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.atomic_file import write_digest
+from backend.stack.processes import wait_until
+from config.settings import StorageStructure
+from scp import attachments
+from scp.attachments import AttachmentFiles
+from tests.fakes.transfer_thread import Transfer
+
+UUID = "11111111-2222-3333-4444-555555555555"
+CONTENT = b"the image" * 100
+
+
+@pytest.fixture
+def transfer(tmp_path: Path) -> Iterator[Transfer]:
+    transfer = Transfer(tmp_path / "transfer.sock")
+    yield transfer
+    transfer.close()
+
+
+@pytest.fixture
+def files(tmp_path: Path, transfer: Transfer) -> AttachmentFiles:
+    return AttachmentFiles(tmp_path, StorageStructure.FLAT)
+
+
+def hand_over(transfer: Transfer, path: Path, content: bytes = CONTENT, digest_of: bytes | None = None) -> None:
+    path.write_bytes(content)
+    write_digest(path, sha256(content if digest_of is None else digest_of).digest())
+    transfer.answer = lambda _: ({"Result": "ok"}, [os.open(path, os.O_RDONLY)])
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_the_file_is_read_from_the_descriptor(files: AttachmentFiles, transfer: Transfer, tmp_path: Path) -> None:
+    hand_over(transfer, tmp_path / "file")
+    for _ in range(3):
+        opened = files.open(UUID, len(CONTENT))
+        assert opened
+        with opened:
+            assert opened.read() == CONTENT
+    assert transfer.requests == [{"Operation": "fetch", "Name": UUID + ".dcm", "For": "send"}] * 3
+
+
+def test_a_large_file_is_not_taken_into_memory(
+    files: AttachmentFiles, transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attachments, "MEMORY_LIMIT", 100)
+    hand_over(transfer, tmp_path / "file")
+    opened = files.open(UUID, len(CONTENT))
+    assert opened
+    with opened:
+        assert opened.fileno() > 2
+        assert opened.read() == CONTENT
+
+
+@pytest.mark.parametrize("memory", [100, 10_000_000])
+def test_damaged_bytes_are_left_to_orthanc(
+    files: AttachmentFiles, transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int
+) -> None:
+    monkeypatch.setattr(attachments, "MEMORY_LIMIT", memory)
+    hand_over(transfer, tmp_path / "file", digest_of=b"what was stored")
+    assert files.open(UUID, len(CONTENT)) is None
+
+
+def test_a_file_that_orthanc_has_compressed_is_left_to_it(
+    files: AttachmentFiles, transfer: Transfer, tmp_path: Path
+) -> None:
+    hand_over(transfer, tmp_path / "file")
+    assert files.open(UUID, len(CONTENT) + 1) is None
+
+
+@pytest.mark.parametrize("uuid", ["", "../../etc/passwd", UUID + ".dcm"])
+def test_what_is_no_uuid_is_asked_for_nowhere(files: AttachmentFiles, transfer: Transfer, uuid: str) -> None:
+    assert files.open(uuid, 1) is None
+    files.announce([(uuid, 1)])
+    assert transfer.requests == []
+
+
+def test_an_error_is_left_to_orthanc_and_the_connection_kept(files: AttachmentFiles, transfer: Transfer) -> None:
+    transfer.answer = lambda _: ({"Result": "error", "Error": "missing", "Message": "no"}, [])
+    assert files.open(UUID, 1) is None
+    before = open_files()
+    assert files.open(UUID, 1) is None
+    assert open_files() == before
+
+
+def test_without_a_transfer_process_orthanc_is_asked(tmp_path: Path) -> None:
+    files = AttachmentFiles(tmp_path, StorageStructure.FLAT)
+    for _ in range(attachments._MAXIMUM_CONNECTIONS + 1):
+        assert files.open(UUID, 1) is None
+    files.announce([(UUID, 1)])
+
+
+def test_a_connection_that_was_lost_is_replaced(files: AttachmentFiles, transfer: Transfer, tmp_path: Path) -> None:
+    transfer.answer = lambda _: None
+    assert files.open(UUID, 1) is None
+    hand_over(transfer, tmp_path / "file")
+    opened = files.open(UUID, len(CONTENT))
+    assert opened
+    opened.close()
+
+
+def test_no_descriptor_stays_open(files: AttachmentFiles, transfer: Transfer, tmp_path: Path) -> None:
+    hand_over(transfer, tmp_path / "file")
+    assert files.open(UUID, 1) is None
+    before = open_files()
+    for size in (1, len(CONTENT)):
+        opened = files.open(UUID, size)
+        if opened:
+            opened.close()
+    assert open_files() == before
+
+
+def test_announcements_name_what_follows(files: AttachmentFiles, transfer: Transfer) -> None:
+    files.announce([(UUID, 5)])
+
+    def announced() -> list[dict[str, Any]]:
+        return transfer.requests
+
+    wait_until(announced, 10, "it has arrived")
+    assert transfer.requests == [{"Operation": "announce", "Attachments": [[UUID + ".dcm", 5]]}]
