@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers.radosgw import Radosgw, RadosgwUnavailable
+
+# how fast examples are found and tried says nothing of the code, only of the machine
+settings.register_profile("isen", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("isen")
 
 
 @pytest.fixture(scope="session")

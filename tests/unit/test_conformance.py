@@ -37,7 +37,7 @@ SECTIONS = {  # heading -> the modules whose statuses its tables list
     ),
     "4.2.11 Modality Performed Procedure Step as SCP": (
         "scp/services/performed_procedure.py",
-        "scp/performed_procedure/*.py",
+        *(f"scp/performed_procedure/{name}.py" for name in ("rules", "store")),
     ),
 }
 NOT_SENT = {"FF00", "FF01"}  # of the upper layer: it looks for them
