@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backend.cli.outcome import Outcome, failed, passed, warning
-from backend.folders import advise_folders, check_folders, file_system, nearest
+from backend.folders import advise_folders, check_folders, check_storage_directory, file_system, nearest
 from config.settings import MEGABYTE, Settings, StorageSettings
 
 
@@ -29,6 +29,10 @@ def check(settings: Settings) -> Iterator[Outcome]:
         if not found:
             how = "is writable" if folder.exists() else "can be made"
             yield passed(name, f"{folder} ({file_system(folder)}) {how}")
+    if storage.storage_directory:
+        wrong = check_storage_directory(storage.storage_directory)
+        name = "Storage folder"
+        yield failed(name, wrong[0]) if wrong else passed(name, f"{storage.storage_directory} is writable")
     if not problems:
         yield _space(storage)
     if settings.worklists.directory:

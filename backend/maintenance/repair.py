@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import file_digest
@@ -18,8 +19,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from backend.atomic_file import read_digest
+from backend.atomic_file import read_digest, write_digest
 from backend.maintenance.catalogue import Catalogue
+from backend.maintenance.content import compare
 from backend.maintenance.findings import Action, Deed, Finding, Kind
 from backend.maintenance.local import Place, is_copy
 from backend.maintenance.orphans import Nature, look_at
@@ -27,7 +29,8 @@ from backend.maintenance.patience import patiently
 from backend.maintenance.rest import OrthancRefused
 from backend.maintenance.set_up import Archive
 from backend.maintenance.verification import Progress
-from backend.transfer.object_store.errors import ObjectStoreError
+from backend.storage_directory import StorageDirectory
+from backend.transfer.object_store.errors import ObjectError, ObjectStoreError
 from backend.transfer.object_store.protocols import UnfinishedUpload
 
 DONE: Final = "done"
@@ -87,6 +90,7 @@ class Repair:
             OrthancUnavailable, ObjectStoreError: it could not be finished.
         """
         self._carry_out(Deed.UPLOAD, self._upload)
+        self._carry_out(Deed.REMOVE_FILE, self._remove_file)
         self._carry_out(Deed.ADOPT, self._adopt)
         self._carry_out(Deed.ABORT, self._abort)
         doomed = {action.finding.name for action in self._catalogue.actions(Deed.DELETE)}
@@ -105,8 +109,11 @@ class Repair:
             return Action(finding, Deed.ABORT, "it frees the space of its parts")
         if finding.kind is Kind.ORPHANED:
             return self._decide_orphan(finding)
+        if finding.kind is Kind.DAMAGED_FILE and self._is_stored(finding):
+            return Action(finding, Deed.REMOVE_FILE, "the object has the right bytes")
         for path, _ in self._copies(finding):
-            return Action(finding, Deed.UPLOAD, f"{path} has the right bytes")
+            deed = Deed.REMOVE_FILE if finding.kind is Kind.DAMAGED_FILE else Deed.UPLOAD
+            return Action(finding, deed, f"{path} has the right bytes")
         return Action(finding, Deed.NOTHING, "this machine has no good copy; send the image again or restore a backup")
 
     def _decide_orphan(self, finding: Finding) -> Action:
@@ -129,17 +136,37 @@ class Repair:
     def _upload(self, action: Action) -> str:
         finding = action.finding
         refers = partial(self._archive.index.refers_to, finding.name, finding.path)
-        for _, content in self._copies(finding):
+        for path, content in self._copies(finding):
             if not refers():
                 return "Orthanc has removed it meanwhile"
             content.seek(0)
             digest = file_digest(content, "sha256").digest()
             patiently(partial(self._archive.store.put, finding.key, content, finding.size, digest))
+            with suppress(OSError):  # from now on Isen notices damage to the file, if it is kept
+                write_digest(path, digest)
             if not refers():  # its removal may have come before our upload
                 patiently(partial(self._archive.store.delete, finding.key))
                 return "Orthanc has removed it meanwhile"
             return DONE
         return "there is no good copy"
+
+    def _remove_file(self, action: Action) -> str:
+        finding, directory = action.finding, self._archive.storage_directory
+        if directory is None:
+            return "HybridMode is off"
+        if not self._is_stored(finding):
+            uploaded = self._upload(action)
+            if uploaded != DONE:
+                return uploaded
+        StorageDirectory(directory).remove(finding.name)
+        return DONE
+
+    def _is_stored(self, finding: Finding) -> bool:
+        """Whether the bucket has the right bytes; reads them."""
+        try:
+            return patiently(lambda: compare(self._archive.store, finding.key, finding.size, finding.md5)) is None
+        except ObjectError:
+            return False
 
     def _adopt(self, action: Action) -> str:
         orphan = look_at(self._archive, action.finding)

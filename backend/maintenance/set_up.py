@@ -16,7 +16,7 @@ from backend.transfer.object_store.protocols import ObjectStore
 from backend.transfer.object_store.s3 import S3ObjectStore
 from config.loader import Capabilities, load
 from config.orthanc_files import read_files
-from config.settings import Settings, StorageSettings, StorageStructure
+from config.settings import HybridMode, Settings, StorageSettings, StorageStructure
 
 DEFAULT_PARALLEL = 8
 
@@ -43,6 +43,9 @@ class Archive:
     store: ObjectStore
     local: LocalFiles
     naming: Naming
+    bucket: str = ""  # its name
+    is_hybrid: bool = False  # HybridMode: what is in StorageDirectory is as good as what is in the bucket
+    storage_directory: Path | None = None  # Orthanc's; None unless HybridMode is on or the archive moves
 
 
 def open_archive(
@@ -51,6 +54,7 @@ def open_archive(
     url: str | None = None,
     parallel: int = DEFAULT_PARALLEL,
     per_second: float = 0.0,
+    is_migration: bool = False,
     storage_directory: Path | None = None,
 ) -> Archive:
     """Read the configuration and open what it names; nothing is asked of Orthanc or S3 yet.
@@ -60,7 +64,8 @@ def open_archive(
         url: Orthanc's address, if not the configuration's; it may hold a user name and password.
         parallel: requests at a time, to either.
         per_second: the most requests per second to Orthanc; 0 = no limit.
-        storage_directory: of Orthanc's own storage area, for a migration; Orthanc may not use Isen yet then.
+        is_migration: Orthanc may not use Isen yet, so that there is no spool.
+        storage_directory: of Orthanc's own storage area, for a migration without HybridMode.
 
     Raises:
         ConfigurationError: the configuration cannot be used.
@@ -70,6 +75,7 @@ def open_archive(
     settings = load(configuration, Capabilities(configuration_path=paths[0].absolute())).settings
     storage = settings.storage
     naming = Naming(storage)
+    folder = storage_directory or storage.storage_directory
     address = Address(url) if url else _address(settings, configuration)
     rest = OrthancRest(address, connections=parallel, per_second=per_second)
     return Archive(
@@ -78,10 +84,13 @@ def open_archive(
         LocalFiles(
             storage.spool_directory,
             storage.cache_directory,
-            storage_directory,
-            spool_expected=storage_directory is None,
+            folder,
+            spool_expected=not is_migration,
         ),
         naming,
+        storage.bucket_name,
+        is_hybrid=storage.hybrid_mode is not HybridMode.DISABLED,
+        storage_directory=folder,
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from backend import messages
-from backend.folders import check_folders
+from backend.folders import check_folders, check_storage_directory
 from backend.plugin.attachments import Attachments
 from backend.plugin.children import Child, ChildSpec
 from backend.plugin.commitment_routes import CommitmentRoutes
@@ -31,6 +31,7 @@ from backend.plugin.supervisor import CannotStart, Supervisor
 from backend.plugin.transfer_client import TransferClient
 from backend.plugin.worklist_routes import WorklistRoutes
 from backend.spool import Spool, SpoolInUse
+from backend.storage_directory import StorageDirectory
 
 _LOCK_PATIENCE: Final = 10.0  # seconds; the transfer process of a killed Orthanc lets go of the spool within one
 _WORKER_PATIENCE: Final = 5.0  # seconds for running associations when Orthanc stops
@@ -81,16 +82,28 @@ class Isen:
         spool_directory = Path(storage["SpoolDirectory"])
         cache_directory = Path(storage["CacheDirectory"])
         problems = check_folders(spool_directory, cache_directory, volatile_allowed=storage["AllowVolatileSpool"])
+        storage_directory = None
+        if storage["StorageDirectory"]:
+            storage_directory = StorageDirectory(Path(storage["StorageDirectory"]))
+            problems += check_storage_directory(storage_directory.directory)
         if problems:
             raise ConfigurationRefused("\n".join(problems))
         self._spool = Spool(spool_directory, storage["MaximumSpoolSize"])
         lock = self._spool.lock(_LOCK_PATIENCE)
         pending = self._spool.recover()
+        if storage_directory:
+            storage_directory.recover()
         if pending:
             self._host.LogWarning(f"spool_recovered pending={pending} bytes={self._spool.used}")
         socket_path = spool_directory / "transfer.sock"
         transfer = TransferClient(socket_path)
-        attachments = Attachments(self._spool, cache_directory, transfer, log_error=self._host.LogError)
+        attachments = Attachments(
+            self._spool,
+            cache_directory,
+            transfer,
+            log_error=self._host.LogError,
+            storage_directory=storage_directory,
+        )
         children = [self._child(TRANSFER, "backend.transfer", *self._transfer_launch(socket_path, lock))]
         children += self._workers()
         worklists = WorklistRoutes(self._settings, spool_directory)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from backend.object_key import object_key
 from backend.spool import FOLDERS
+from backend.storage_directory import StorageDirectory
 from backend.transfer.attachment_upload import AttachmentUpload, StagedUploads
 from backend.transfer.availability import Availability, ObservedObjectStore
 from backend.transfer.canary import Canary, Recovery, canary_key
@@ -28,7 +29,7 @@ from backend.transfer.report import ReleasedBytes, Reporter
 from backend.transfer.server import Server
 from backend.transfer.spool_watch import SpoolWatch
 from backend.transfer.uploader import Uploader
-from config.settings import StorageSettings, StorageStructure
+from config.settings import HybridMode, StorageSettings, StorageStructure
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class TransferProcess:
         spool = settings.spool_directory
         for folder in FOLDERS:
             (spool / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        storage_directory = StorageDirectory(settings.storage_directory) if settings.storage_directory else None
         key = partial(
             object_key, root_path=settings.root_path, legacy=settings.storage_structure is StorageStructure.LEGACY
         )
@@ -87,6 +89,7 @@ class TransferProcess:
             counters=counters,
             grace_period=settings.removal_grace_period,
             on_dropped=queue.dropped,
+            storage_directory=storage_directory,
         )
         self._watch = SpoolWatch(spool, queue, self._remover)
         fetcher = Fetcher(
@@ -100,6 +103,15 @@ class TransferProcess:
             concurrent=settings.concurrent_downloads,
             patience=settings.missing_object_patience,
         )
+        is_leaving = settings.hybrid_mode is HybridMode.WRITE_TO_FILE_SYSTEM  # then nothing is on its way to S3
+        confirmer = Confirmer(
+            spool,
+            settings.cache_directory,
+            observed_reads,
+            key,
+            availability,
+            migrating_from=None if is_leaving else storage_directory,
+        )
         staged = StagedUploads(upload, availability, settings.concurrent_uploads)
         self._server = Server(
             listener,
@@ -107,7 +119,7 @@ class TransferProcess:
             fetch_range=fetcher.fetch_range,
             upload=staged.upload,
             wake=self._watch.wake,
-            confirm=Confirmer(spool, settings.cache_directory, observed_reads, key, availability).confirm,
+            confirm=confirmer.confirm,
         )
         self._reporter = Reporter(
             send_report,

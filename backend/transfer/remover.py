@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from backend.atomic_file import DirectorySync
+from backend.storage_directory import StorageDirectory
 from backend.transfer.availability import DELETE, Availability
 from backend.transfer.back_off import back_off
 from backend.transfer.counters import Counters
@@ -55,10 +56,13 @@ class Remover:
         counters: Counters,
         grace_period: float,
         on_dropped: Callable[[str, int], None],
+        storage_directory: StorageDirectory | None = None,
     ) -> None:
-        """`grace_period` is in seconds; `on_dropped` is told name and bytes of each pending
-        file that was dropped.
+        """`grace_period` is in seconds; `on_dropped` is told name and bytes of each pending file that was dropped.
+
+        What lies in `storage_directory` may be the only copy, so it goes together with the object, not before.
         """
+        self._storage_directory = storage_directory
         self._spool = spool
         self._cache = cache
         self._store = store
@@ -149,6 +153,8 @@ class Remover:
                 return False  # being uploaded; it will see the tombstone
             try:
                 self._drop(name)
+                if self._storage_directory:
+                    self._storage_directory.remove(name)
                 self._store.delete(self._key(name))
             except (ObjectStoreError, OSError) as error:
                 removal.failures += 1

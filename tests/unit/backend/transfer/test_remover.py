@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import time
 
+from backend.storage_directory import StorageDirectory, storage_path
 from backend.transfer.object_store.errors import AccessDenied, Unreachable
 from backend.transfer.remover import Remover
 from tests.fakes.transfer_child import content_of, name_of
@@ -13,7 +14,7 @@ NAME = name_of(1)
 CONTENT = content_of(1)
 
 
-def remover(parts: Parts, grace_period: float) -> Remover:
+def remover(parts: Parts, grace_period: float, storage_directory: StorageDirectory | None = None) -> Remover:
     return Remover(
         parts.spool.directory,
         parts.cache,
@@ -24,6 +25,7 @@ def remover(parts: Parts, grace_period: float) -> Remover:
         counters=parts.counters,
         grace_period=grace_period,
         on_dropped=lambda *_: None,
+        storage_directory=storage_directory,
     )
 
 
@@ -123,3 +125,30 @@ def test_a_tombstone_taken_away_by_hand_cancels_the_removal(parts: Parts) -> Non
     parts.file("tombstones", NAME).unlink()
     assert parts.remover.delete_due() == 0
     assert parts.store.keys() == [NAME]
+
+
+def test_the_file_in_orthancs_folder_goes_with_the_object_and_its_failure_keeps_the_tombstone(parts: Parts) -> None:
+    """It may be the only copy, so it has the grace period too."""
+    folder = StorageDirectory(parts.folder / "storage")
+    folder.directory.mkdir()
+    folder.recover()
+    folder.write(NAME, CONTENT, bytes(32))
+    slow, quick = remover(parts, 100, folder), remover(parts, 0, folder)
+    parts.spool.bury(NAME)
+    for one in (slow, quick):
+        one.refresh({NAME})
+    slow.drop_local()
+    slow.delete_due()
+    assert folder.has(NAME)
+    path = storage_path(folder.directory, NAME)
+    path.rename(folder.directory / "aside")
+    path.mkdir()  # unlink(2) fails on it
+    quick.delete_due()
+    assert parts.file("tombstones", NAME).exists()
+    path.rmdir()
+    (folder.directory / "aside").rename(path)
+    again = remover(parts, 0, folder)
+    again.refresh({NAME})
+    again.delete_due()
+    assert not path.exists()
+    assert not parts.file("tombstones", NAME).exists()
