@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from config.child_process import ParentLine
+from config.folder_format import UnusableFormat, adopt_worker_folders
 from config.logging_setup import set_up_logging
 from config.settings import Settings
 from scp.modalities import Fetch
@@ -22,6 +23,7 @@ from scp.worker import CannotStart, Worker
 
 
 def _services(settings: Settings, launch: dict[str, Any]) -> tuple[Iterable[Service], Fetch]:
+    adopt_worker_folders(settings.storage.spool_directory)
     workers = settings.dicom.processes if settings.dicom else 1
     client = OrthancClient(settings.orthanc, launch.get("Token", ""), workers)
     return build_services(settings, client), client.modalities
@@ -36,7 +38,7 @@ def main() -> None:
         worker = Worker(launch, line, _services)
     except EOFError:
         return
-    except CannotStart as refusal:
+    except (CannotStart, UnusableFormat) as refusal:
         line.refuse(str(refusal))
     worker.run()
     logging.shutdown()

@@ -28,13 +28,14 @@ from backend.cli.maintenance_output import (
     summary,
 )
 from backend.maintenance.catalogue import Catalogue
+from backend.maintenance.copies import Copies, FolderCopies
 from backend.maintenance.export import Export
 from backend.maintenance.findings import Finding, Kind
 from backend.maintenance.local import FoldersUnreadable
 from backend.maintenance.release import Release, StillInUse
 from backend.maintenance.repair import DONE, Repair, RepairOptions, TooManyDeletions
 from backend.maintenance.rest import OrthancUnavailable
-from backend.maintenance.set_up import DEFAULT_PARALLEL, Archive, open_archive
+from backend.maintenance.set_up import DEFAULT_PARALLEL, Archive, open_archive, open_bucket_copies
 from backend.maintenance.verification import Options, Progress, Verification
 from backend.maintenance.where import NoSuchId, look_up
 from backend.transfer.object_store.errors import ObjectStoreError, UnusableSettings
@@ -119,6 +120,16 @@ def repair(
     maximum_share: Annotated[
         float, typer.Option(min=0, max=100, help="Percent of all objects that may be deleted at most.")
     ] = 10.0,
+    from_directory: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, file_okay=False, show_default=False, help="A folder with copies; may be repeated."),
+    ] = None,
+    from_bucket: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True, show_default=False, help="A configuration that names another bucket; may be repeated."
+        ),
+    ] = None,
     read_data: ReadData = False,
     sample: Sample = 0,
     grace_hours: Grace = 24.0,
@@ -130,13 +141,16 @@ def repair(
 ) -> None:
     """Verify, then mend what can be mended: a dry run unless --apply is given.
 
-    Uploads lost objects again from copies of this machine, deletes orphaned objects that Orthanc has under another
-    name or makes itself, aborts multipart uploads left behind. It may be interrupted and run again at any time.
+    Uploads lost objects again from copies of this machine, of folders and of other buckets, deletes orphaned objects
+    that Orthanc has under another name or makes itself, aborts multipart uploads left behind. It may be interrupted
+    and run again at any time.
     """
     options = Options(read_data, sample, grace_hours * 3600, settle, parallel)
-    allowed = RepairOptions(adopt, delete_unknown, maximum_share / 100, parallel)
     refusal = ""
     with _failures_told(), closing(Catalogue()) as catalogue:
+        copies: list[Copies] = [FolderCopies(folder) for folder in from_directory or ()]
+        copies += [open_bucket_copies(path, parallel) for path in from_bucket or ()]
+        allowed = RepairOptions(adopt, delete_unknown, maximum_share / 100, parallel, tuple(copies))
         archive = open_archive(configuration, url=url, parallel=parallel, per_second=per_second)
         with bar(shown=not as_json) as on_progress:
             verification = Verification(archive, catalogue, options, on_progress)

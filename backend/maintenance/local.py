@@ -13,6 +13,7 @@ from typing import Any, Final
 from backend.atomic_file import read_digest
 from backend.cache import cache_path
 from backend.storage_directory import storage_path
+from config.folder_format import UnusableFormat, formats
 
 
 class Place(StrEnum):
@@ -67,6 +68,11 @@ class LocalFiles:
         self._spool = spool
         self._cache = cache
         self._storage_directory = storage_directory
+        try:
+            for folder, kind in formats(spool, cache).items():
+                kind.check(folder)
+        except UnusableFormat as error:
+            raise FoldersUnreadable(str(error)) from None
         if not spool_expected and not spool.exists():
             return
         for folder in (spool / place for place in _SPOOLED):

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from backend.maintenance.copies import BucketCopies
 from backend.maintenance.index import OrthancIndex
 from backend.maintenance.local import LocalFiles
 from backend.maintenance.rest import Address, OrthancRest
@@ -92,6 +93,18 @@ def open_archive(
         is_hybrid=storage.hybrid_mode is not HybridMode.DISABLED,
         storage_directory=folder,
     )
+
+
+def open_bucket_copies(path: Path, parallel: int) -> BucketCopies:
+    """Another bucket, from a configuration of Orthanc that names it: its own section `Isen.Storage` is used.
+
+    Raises:
+        ConfigurationError, UnusableSettings, CredentialsRefused: it cannot be used.
+    """
+    capabilities = Capabilities(configuration_path=path.absolute())
+    storage = load(read_files([path], os.environ).configuration, capabilities).settings.storage
+    legacy = storage.storage_structure is StorageStructure.LEGACY
+    return BucketCopies(storage.bucket_name, S3ObjectStore(storage, parallel + 1), storage.root_path, legacy=legacy)
 
 
 def _address(settings: Settings, configuration: dict[str, Any]) -> Address:

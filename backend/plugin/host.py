@@ -32,6 +32,7 @@ from backend.plugin.transfer_client import TransferClient
 from backend.plugin.worklist_routes import WorklistRoutes
 from backend.spool import Spool, SpoolInUse
 from backend.storage_directory import StorageDirectory
+from config.folder_format import SPOOL, UnusableFormat, formats
 
 _LOCK_PATIENCE: Final = 10.0  # seconds; the transfer process of a killed Orthanc lets go of the spool within one
 _WORKER_PATIENCE: Final = 5.0  # seconds for running associations when Orthanc stops
@@ -53,7 +54,7 @@ def start(host: Any, folder: Path) -> None:
     """
     try:
         Isen(host, folder).run()
-    except (ConfigurationRefused, CannotStart, SpoolInUse, OSError) as error:
+    except (ConfigurationRefused, CannotStart, SpoolInUse, UnusableFormat, OSError) as error:
         for line in str(error).splitlines():
             host.LogError(f"Isen cannot start: {line}")
         raise IsenCannotStart("see the log lines above") from None
@@ -88,8 +89,15 @@ class Isen:
             problems += check_storage_directory(storage_directory.directory)
         if problems:
             raise ConfigurationRefused("\n".join(problems))
+        kinds = formats(spool_directory, cache_directory)
+        for folder, kind in kinds.items():
+            kind.check(folder)  # all of them before anything is touched
+        if not spool_directory.exists():
+            SPOOL.adopt(spool_directory)
         self._spool = Spool(spool_directory, storage["MaximumSpoolSize"])
         lock = self._spool.lock(_LOCK_PATIENCE)
+        for folder in (spool_directory, cache_directory):
+            kinds[folder].adopt(folder)
         pending = self._spool.recover()
         if storage_directory:
             storage_directory.recover()
