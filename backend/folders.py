@@ -36,6 +36,21 @@ def check_folders(spool: Path, cache: Path, *, volatile_allowed: bool) -> list[s
     return problems
 
 
+def check_storage_directory(folder: Path) -> list[str]:
+    """What keeps Isen from reading and writing in the folder of Orthanc's own storage area, as sentences.
+
+    A folder that is missing is refused, because it may be a disk that is not mounted.
+    """
+    if not folder.is_dir():
+        reason: str | None = (
+            f"there is no folder {folder}, where HybridMode reads attachments; mount its disk, name the folder that "
+            "Orthanc's own storage area has used, or take HybridMode out"
+        )
+    else:
+        reason = unusable(folder)
+    return [f"StorageDirectory: {reason}"] if reason else []
+
+
 def advise_folders(spool: Path, cache: Path) -> list[str]:
     """What works but costs speed or safety, as sentences that name the option."""
     advice = []

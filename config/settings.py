@@ -51,6 +51,7 @@ __all__ = [
     "Durability",
     "FrontEndSettings",
     "Hl7Settings",
+    "HybridMode",
     "Modality",
     "OrthancServer",
     "OrthancSettings",
@@ -98,6 +99,14 @@ class ServerSideEncryption(StrEnum):
     KMS = "aws:kms"
 
 
+class HybridMode(StrEnum):
+    """Whether attachments in the folder of Orthanc's own storage area are read too, and where new ones go."""
+
+    DISABLED = "Disabled"
+    WRITE_TO_FILE_SYSTEM = "WriteToFileSystem"
+    WRITE_TO_OBJECT_STORAGE = "WriteToObjectStorage"
+
+
 class StorageSettings(Frozen):
     """`Isen.Storage`: the bucket and the local folders in front of it."""
 
@@ -115,6 +124,8 @@ class StorageSettings(Frozen):
     server_side_encryption: ServerSideEncryption = ServerSideEncryption.NONE
     sse_kms_key_id: KmsKey = ""  # with aws:kms; empty = the account's default key
     bucket_key_enabled: bool = False  # with aws:kms: fewer requests to KMS
+    hybrid_mode: HybridMode = HybridMode.DISABLED
+    storage_directory: Annotated[Path | None, Derived()] = None  # Orthanc's; None unless HybridMode is on
     create_bucket: bool = False
     connect_timeout: Seconds = 5.0  # seconds; a dead endpoint must be noticed before a sender gives up
     request_timeout: Seconds = 15.0  # seconds without a byte from the server

@@ -16,7 +16,7 @@ from typing import Any, Final
 from config.options import MEGABYTE
 from config.problems import Findings, suggestion
 from config.section import Section, own_options, read, refuse_unknown
-from config.settings import ServerSideEncryption, StorageSettings
+from config.settings import Durability, HybridMode, ServerSideEncryption, StorageSettings
 
 NATIVE_LIBRARY: Final = "OrthancAwsS3Storage"
 _SMALLEST_PART: Final = 5 * MEGABYTE  # S3: every part of a multipart upload but the last
@@ -35,14 +35,6 @@ _REFUSED: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {  # option: har
     "StorageEncryption": (
         lambda value: not value or (isinstance(value, dict) and value.get("Enable") is False),
         "is not supported: Isen stores clear objects and cannot read encrypted ones; stay with the native plugin",
-    ),
-    "HybridMode": (
-        lambda value: value == "Disabled",
-        'must be "Disabled": Isen does not read attachments from StorageDirectory; move them to the bucket first',
-    ),
-    "MigrationFromFileSystemEnabled": (
-        lambda value: value is False,
-        "is not supported: Isen does not read attachments from StorageDirectory; move them to the bucket first",
     ),
 }
 
@@ -65,6 +57,9 @@ def read_storage(root: Section, isen: Section, base: Path | None, findings: Find
     derived: dict[str, tuple[str, Any]] = {}
     if native:
         _native_defaults(root, options, derived, base, findings)
+    _name_hybrid_mode(section, options, findings)
+    if options.get("HybridMode") in ("WriteToFileSystem", "WriteToObjectStorage"):
+        derived["StorageDirectory"] = ("StorageDirectory", _hybrid_directory(root, base, findings))
     if authorities := orthanc_file("HttpsCACertificates", root, base, findings):
         derived["CaCertificates"] = ("HttpsCACertificates", authorities)
     _know(section, options, native, findings)
@@ -115,6 +110,30 @@ def _sort_out_native_options(section: Section, options: dict[str, Any], findings
                 findings.refuse(section.at(name), sentence)
 
 
+def _name_hybrid_mode(section: Section, options: dict[str, Any], findings: Findings) -> None:
+    """`MigrationFromFileSystemEnabled: true` is the native plugin's old name of `WriteToObjectStorage`."""
+    old = "MigrationFromFileSystemEnabled"
+    if old not in options:
+        return
+    value = options.pop(old)
+    if not isinstance(value, bool):
+        findings.refuse(section.at(old), "must be true or false, without quotes")
+    elif value and "HybridMode" in options:
+        findings.refuse(section.at(old), "is the old name of HybridMode; write only one of them")
+    elif value:
+        options["HybridMode"] = "WriteToObjectStorage"
+
+
+def _hybrid_directory(root: Section, base: Path | None, findings: Findings) -> str | None:
+    """Orthanc's `StorageDirectory`, for attachments that are there still or go there."""
+    if root.options.get("SyncStorageArea") is False:
+        findings.warn("SyncStorageArea", "is false, but what Isen stores is on stable storage all the same")
+    if root.options.get("StorageDirectory") == "":
+        findings.refuse("StorageDirectory", "is empty, but HybridMode reads attachments there; name the folder")
+    directory = orthanc_path("StorageDirectory", root, base, findings, default="OrthancStorage")
+    return str(directory) if directory else None
+
+
 def _blank_keys(section: Section, options: dict[str, Any], findings: Findings) -> None:
     """Both keys or neither; an empty key counts as none, which is what an unset environment variable leaves."""
     keys = ("AccessKey", "SecretKey")
@@ -162,6 +181,11 @@ def _know(section: Section, options: dict[str, Any], native: bool, findings: Fin
 
 def _check(settings: StorageSettings, section: Section, findings: Findings) -> None:
     """Rules between several options, or stricter than a test needs."""
+    if (settings.hybrid_mode, settings.durability) == (HybridMode.WRITE_TO_FILE_SYSTEM, Durability.OBJECT_STORE):
+        findings.refuse(
+            section.at("Durability"),
+            '"ObjectStore" waits for the object store, where WriteToFileSystem puts nothing; leave one of them out',
+        )
     if settings.multipart_threshold < _SMALLEST_PART:
         findings.refuse(section.at("MultipartThresholdMB"), "must be at least 5, the smallest part S3 accepts")
     if settings.access_key is not None and not settings.access_key.isprintable():

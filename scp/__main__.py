@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from config.child_process import ParentLine
+from config.folder_format import UnusableFormat, adopt_worker_folders
 from config.logging_setup import set_up_logging
 from config.settings import DicomSettings, ScpSettings
 from scp import front_end
@@ -29,6 +30,7 @@ ADMINISTRATION_TIMEOUT: Final = 2  # seconds that a new association may wait for
 
 
 def _services(settings: ScpSettings, launch: dict[str, Any]) -> tuple[Iterable[Service], CurrentSettings]:
+    adopt_worker_folders(settings.directory)
     dicom = settings.dicom or DicomSettings()
     token, worker = launch.get("Token", ""), launch["Worker"] - 1
     client = OrthancClient(settings.orthanc, token, dicom.processes, worker)
@@ -47,7 +49,7 @@ def main() -> None:
         worker = Worker(launch, line, _services)
     except EOFError:
         return
-    except CannotStart as refusal:
+    except (CannotStart, UnusableFormat) as refusal:
         line.refuse(str(refusal))
     worker.run()
     logging.shutdown()

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backend.cli.outcome import Outcome, failed, passed, warning
-from backend.folders import advise_folders, check_folders, file_system, nearest
+from backend.folders import advise_folders, check_folders, check_storage_directory, file_system, nearest
+from config.folder_format import UnusableFormat, formats
 from config.settings import MEGABYTE, Settings, StorageSettings
 
 
@@ -29,10 +30,23 @@ def check(settings: Settings) -> Iterator[Outcome]:
         if not found:
             how = "is writable" if folder.exists() else "can be made"
             yield passed(name, f"{folder} ({file_system(folder)}) {how}")
+    yield from _formats(storage)
+    if storage.storage_directory:
+        wrong = check_storage_directory(storage.storage_directory)
+        name = "Storage folder"
+        yield failed(name, wrong[0]) if wrong else passed(name, f"{storage.storage_directory} is writable")
     if not problems:
         yield _space(storage)
     if settings.worklists.directory:
         yield _worklists(settings.worklists.directory)
+
+
+def _formats(storage: StorageSettings) -> Iterator[Outcome]:
+    for folder, kind in formats(storage.spool_directory, storage.cache_directory).items():
+        try:
+            kind.check(folder)
+        except UnusableFormat as error:
+            yield failed("Folder format", str(error))
 
 
 def _space(storage: StorageSettings) -> Outcome:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -27,13 +28,15 @@ from backend.cli.maintenance_output import (
     summary,
 )
 from backend.maintenance.catalogue import Catalogue
+from backend.maintenance.copies import Copies, FolderCopies
 from backend.maintenance.export import Export
-from backend.maintenance.findings import Kind
+from backend.maintenance.findings import Finding, Kind
 from backend.maintenance.local import FoldersUnreadable
+from backend.maintenance.release import Release, StillInUse
 from backend.maintenance.repair import DONE, Repair, RepairOptions, TooManyDeletions
 from backend.maintenance.rest import OrthancUnavailable
-from backend.maintenance.set_up import DEFAULT_PARALLEL, open_archive
-from backend.maintenance.verification import Options, Verification
+from backend.maintenance.set_up import DEFAULT_PARALLEL, Archive, open_archive, open_bucket_copies
+from backend.maintenance.verification import Options, Progress, Verification
 from backend.maintenance.where import NoSuchId, look_up
 from backend.transfer.object_store.errors import ObjectStoreError, UnusableSettings
 from config.child_process import CANNOT_START
@@ -117,6 +120,16 @@ def repair(
     maximum_share: Annotated[
         float, typer.Option(min=0, max=100, help="Percent of all objects that may be deleted at most.")
     ] = 10.0,
+    from_directory: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, file_okay=False, show_default=False, help="A folder with copies; may be repeated."),
+    ] = None,
+    from_bucket: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True, show_default=False, help="A configuration that names another bucket; may be repeated."
+        ),
+    ] = None,
     read_data: ReadData = False,
     sample: Sample = 0,
     grace_hours: Grace = 24.0,
@@ -128,13 +141,16 @@ def repair(
 ) -> None:
     """Verify, then mend what can be mended: a dry run unless --apply is given.
 
-    Uploads lost objects again from copies of this machine, deletes orphaned objects that Orthanc has under another
-    name or makes itself, aborts multipart uploads left behind. It may be interrupted and run again at any time.
+    Uploads lost objects again from copies of this machine, of folders and of other buckets, deletes orphaned objects
+    that Orthanc has under another name or makes itself, aborts multipart uploads left behind. It may be interrupted
+    and run again at any time.
     """
     options = Options(read_data, sample, grace_hours * 3600, settle, parallel)
-    allowed = RepairOptions(adopt, delete_unknown, maximum_share / 100, parallel)
     refusal = ""
     with _failures_told(), closing(Catalogue()) as catalogue:
+        copies: list[Copies] = [FolderCopies(folder) for folder in from_directory or ()]
+        copies += [open_bucket_copies(path, parallel) for path in from_bucket or ()]
+        allowed = RepairOptions(adopt, delete_unknown, maximum_share / 100, parallel, tuple(copies))
         archive = open_archive(configuration, url=url, parallel=parallel, per_second=per_second)
         with bar(shown=not as_json) as on_progress:
             verification = Verification(archive, catalogue, options, on_progress)
@@ -161,11 +177,23 @@ def repair(
 
 def migrate(
     configuration: Configuration,
-    storage_directory: Annotated[
-        Path, typer.Option(exists=True, file_okay=False, help="StorageDirectory of Orthanc's own storage area.")
-    ],
     *,
+    storage_directory: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            show_default=False,
+            help="StorageDirectory of Orthanc's own storage area; with HybridMode that of the configuration.",
+        ),
+    ] = None,
     back: Annotated[bool, typer.Option("--back", help="From the bucket into the folder.")] = False,
+    remove_copied: Annotated[
+        bool, typer.Option("--remove-copied", help="Then remove the files whose objects are proved to be right.")
+    ] = False,
+    read_data: Annotated[
+        bool, typer.Option("--read-data", help="Read each object for that proof, whatever its checksums say.")
+    ] = False,
     parallel: Parallel = DEFAULT_PARALLEL,
     per_second: PerSecond = 0.0,
     url: Url = None,
@@ -173,37 +201,67 @@ def migrate(
 ) -> None:
     """Copy the attachments of Orthanc's own storage area into the bucket, or back; Orthanc goes on working.
 
-    Every copy is verified; nothing is deleted on either side; what is there already is not copied again. Run it until
-    nothing is left, the last time without anything arriving, then start Orthanc with the other configuration.
-    Exit code 1: some attachments could not be had.
+    Every copy is verified; nothing is deleted on either side unless --remove-copied is given; what is there already is
+    not copied again. It may be interrupted and run again at any time. Exit code 1: some attachments could not be had.
     """
-    with _failures_told(), closing(Catalogue()) as catalogue:
+    with _failures_told(), closing(Catalogue()) as catalogue, closing(Catalogue()) as kept:
         archive = open_archive(
-            configuration, url=url, parallel=parallel, per_second=per_second, storage_directory=storage_directory
+            configuration,
+            url=url,
+            parallel=parallel,
+            per_second=per_second,
+            is_migration=True,
+            storage_directory=storage_directory,
         )
+        folder = _folder_to_migrate(archive, back=back, remove_copied=remove_copied)
         with bar(shown=not as_json) as on_progress:
             if back:
-                export = Export(archive, storage_directory, parallel=parallel, on_progress=on_progress)
+                export = Export(archive, folder, parallel=parallel, on_progress=on_progress)
                 export.run(catalogue.found)
-                counts: dict[str, int] = dict(export.counts)
+                counts: Counter[str] = export.counts
                 failed = catalogue.findings()
             else:
-                options = Options(settle=0.0, parallel=parallel)
-                Verification(archive, catalogue, options, on_progress).run()
-                Repair(archive, catalogue, RepairOptions(parallel=parallel), on_progress).migrate()
-                outcomes = Counter("uploaded" if a.outcome == DONE else "failed" for a in catalogue.actions())
-                counts = {"present": len(catalogue) - outcomes.total(), **outcomes}
-                failed = (
-                    replace(action.finding, found=action.outcome)
-                    for action in catalogue.actions()
-                    if action.outcome != DONE
-                )
+                release = Release(archive, folder, parallel=parallel, read_data=read_data, on_progress=on_progress)
+                if remove_copied:
+                    release.check()
+                counts = _migrate_there(archive, catalogue, parallel, on_progress)
+                if remove_copied:
+                    release.run(kept.found)
+                    counts += release.counts
+                failed = chain(_not_done(catalogue), kept.findings())
         if as_json:
             print_json({"Counts": counts}, Failed=(finding.document() for finding in failed))
         else:
-            print_findings(failed, counts.get("failed", 0))
+            print_findings(failed, _left(counts))
             typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()) or "there are no attachments")
-    raise typer.Exit(FOUND if counts.get("failed") else 0)
+    raise typer.Exit(FOUND if _left(counts) else 0)
+
+
+def _folder_to_migrate(archive: Archive, *, back: bool, remove_copied: bool) -> Path:
+    if back and remove_copied:
+        raise typer.BadParameter("with --back the objects stay; delete the bucket when nothing needs it any more")
+    if archive.storage_directory is None:
+        raise typer.BadParameter("HybridMode is off, so name the folder: --storage-directory")
+    return archive.storage_directory
+
+
+def _migrate_there(
+    archive: Archive, catalogue: Catalogue, parallel: int, on_progress: Callable[[Progress], None]
+) -> Counter[str]:
+    """Upload what the bucket lacks; `catalogue` takes what was done."""
+    options = Options(settle=0.0, parallel=parallel, bucket_only=True)
+    Verification(archive, catalogue, options, on_progress).run()
+    Repair(archive, catalogue, RepairOptions(parallel=parallel), on_progress).migrate()
+    counts = Counter("uploaded" if action.outcome == DONE else "failed" for action in catalogue.actions())
+    return Counter(present=len(catalogue) - counts.total()) + counts
+
+
+def _not_done(catalogue: Catalogue) -> Iterator[Finding]:
+    return (replace(action.finding, found=action.outcome) for action in catalogue.actions() if action.outcome != DONE)
+
+
+def _left(counts: Counter[str]) -> int:
+    return counts["failed"] + counts["kept files"]
 
 
 def register(app: typer.Typer) -> None:
@@ -221,7 +279,15 @@ def _failures_told() -> Iterator[None]:
     except ConfigurationError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(CANNOT_START) from None
-    except (OrthancUnavailable, ObjectStoreError, UnusableSettings, FoldersUnreadable, NoSuchId, OSError) as error:
+    except (
+        OrthancUnavailable,
+        ObjectStoreError,
+        UnusableSettings,
+        FoldersUnreadable,
+        NoSuchId,
+        StillInUse,
+        OSError,
+    ) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(COULD_NOT) from None
     except KeyboardInterrupt:

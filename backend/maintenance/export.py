@@ -1,9 +1,7 @@
 """`isen migrate --back`: every attachment as a file of Orthanc's own storage area, so that Orthanc can do without Isen.
 
-    StorageDirectory/ab/cd/<uuid>          an attachment, verified and durable
-    StorageDirectory/ab/cd/<uuid>.isen     being written; the next run writes it anew
-
-What is there with the right size is left alone, so a run that was interrupted goes on where it ended.
+What is there with the right size is left alone, so a run that was interrupted goes on where it ended. Orthanc may read,
+write and remove in the same folder meanwhile (`HybridMode`).
 """
 
 from __future__ import annotations
@@ -16,12 +14,14 @@ from contextlib import suppress
 from hashlib import md5, sha256
 from pathlib import Path
 
+from backend.atomic_file import write_digest
 from backend.maintenance.findings import Finding, Kind
 from backend.maintenance.index import IndexedAttachment
-from backend.maintenance.local import Place, storage_path
+from backend.maintenance.local import Place
 from backend.maintenance.patience import patiently
 from backend.maintenance.set_up import Archive
 from backend.maintenance.verification import Progress
+from backend.storage_directory import StorageDirectory, storage_path
 from backend.transfer.object_store.errors import ObjectCorrupted, ObjectError
 
 
@@ -34,7 +34,7 @@ class Export:
         """`directory` is Orthanc's StorageDirectory."""
         self.counts: Counter[str] = Counter()  # "present", "written", "removed" (by Orthanc meanwhile), "failed"
         self._archive = archive
-        self._directory = directory
+        self._directory = StorageDirectory(directory)
         self._parallel = parallel
         self._on_progress = on_progress
 
@@ -44,6 +44,7 @@ class Export:
         Raises:
             OrthancUnavailable, ObjectStoreError, OSError: it could not be finished.
         """
+        self._directory.recover()
         total, done = self._archive.index.count(), 0
         with ThreadPoolExecutor(self._parallel, thread_name_prefix="export") as pool:
             for resources, attachments in self._archive.index.attachments():
@@ -56,22 +57,25 @@ class Export:
                 self._on_progress(Progress("Writing files", done, max(total, done)))
 
     def _write(self, attachment: IndexedAttachment) -> str | ObjectError:
-        path = storage_path(self._directory, attachment.name)
         with suppress(FileNotFoundError):
-            if path.stat().st_size == attachment.size:
+            if storage_path(self._directory.directory, attachment.name).stat().st_size == attachment.size:
                 return "present"
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".isen")
+        temporary = self._directory.temporary()
         try:
-            patiently(lambda: self._fetch(attachment, temporary))
+            patiently(lambda: self._fetch(attachment, Path(temporary)))
+            self._directory.publish(attachment.name, temporary)
         except ObjectError as error:
-            temporary.unlink(missing_ok=True)
-            if not self._archive.index.refers_to(attachment.name, attachment.path):
-                return "removed"
-            return error
-        os.rename(temporary, path)
-        _sync(path.parent)
+            return error if self._is_wanted(attachment) else "removed"
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+        if not self._is_wanted(attachment):  # its removal may have come before the file
+            self._directory.remove(attachment.name)
+            return "removed"
         return "written"
+
+    def _is_wanted(self, attachment: IndexedAttachment) -> bool:
+        return self._archive.index.refers_to(attachment.name, attachment.path)
 
     def _fetch(self, attachment: IndexedAttachment, path: Path) -> None:
         """Write the bytes to `path`, verified and synced; from the spool if they are not in the bucket yet."""
@@ -96,6 +100,7 @@ class Export:
                     digest = found.attributes.digest
                     for chunk in found.chunks():
                         take(chunk)
+            write_digest(file.fileno(), stored.digest())
             file.flush()
             os.fsync(file.fileno())
             size = file.tell()
@@ -105,11 +110,3 @@ class Export:
             or attachment.md5 not in ("", from_index.hexdigest())
         ):
             raise ObjectCorrupted(f"{attachment.name} has other bytes than were stored")
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

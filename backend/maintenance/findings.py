@@ -14,6 +14,7 @@ class Kind(StrEnum):
     QUARANTINED = "quarantined"  # the only copy was damaged before its upload
     TRUNCATED = "truncated"  # the object has another size than the index says
     CORRUPTED = "corrupted"  # the object has other bytes than were stored
+    DAMAGED_FILE = "damaged-file"  # HybridMode: the file in StorageDirectory, which is read first, has other bytes
     ORPHANED = "orphaned"  # the bucket has it, the index does not, and it is not being removed
     STALE_UPLOAD = "stale-upload"  # parts of a multipart upload that nobody completes
 
@@ -57,6 +58,7 @@ class Counts:
     read: int = 0  # objects whose bytes were compared
     read_bytes: int = 0
     archived: int = 0  # objects whose bytes are in an archive class
+    only_in_file_system: int = 0  # HybridMode: attachments in StorageDirectory that the bucket does not have
 
     def document(self) -> dict[str, int]:
         """For `--json`."""
@@ -66,7 +68,8 @@ class Counts:
 class Deed(StrEnum):
     """What repair does, or would do, about a finding."""
 
-    UPLOAD = "upload"  # a good copy of this machine into the bucket
+    UPLOAD = "upload"  # a good copy into the bucket
+    REMOVE_FILE = "remove-file"  # a damaged file, so that the object is read; uploaded before if the bucket lacks it
     ADOPT = "adopt"  # an object's image into Orthanc
     DELETE = "delete"  # an orphaned object
     ABORT = "abort"  # a multipart upload

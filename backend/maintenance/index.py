@@ -129,6 +129,12 @@ class OrthancIndex:
             raise OrthancRefused("POST /instances: unexpected answer")
         return answer
 
+    def storage_of_isen(self) -> dict[str, Any] | None:
+        """What `/isen/status` says of the storage; None if this Orthanc runs without Isen."""
+        status = self._rest.get("/isen/status")
+        storage = status.get("Storage") if isinstance(status, dict) else None
+        return storage if isinstance(storage, dict) else None
+
     def _read(self, level: str, resource: str, attachment: str) -> IndexedAttachment | None:
         path = f"/{level}/{resource}/attachments/{quote(attachment, safe='')}/info"
         info = self._rest.get(path)

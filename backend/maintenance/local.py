@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from backend.atomic_file import read_digest
 from backend.cache import cache_path
+from backend.storage_directory import storage_path
+from config.folder_format import UnusableFormat, formats
 
 
 class Place(StrEnum):
@@ -36,6 +38,15 @@ class LocalFile:
     age: float  # seconds since it was written, read or removed
     digest: bytes | None  # the SHA-256 attached to it
 
+    def holds(self, size: int, expected_md5: str) -> bool:
+        """Whether it has these bytes, and those of its own digest; see `is_copy`.
+
+        Raises:
+            FileNotFoundError: it is gone.
+        """
+        with self.path.open("rb") as content:
+            return is_copy(content, size, expected_md5, self.digest)
+
 
 class FoldersUnreadable(Exception):
     """The spool cannot be looked into; without it nothing can be said about what is missing."""
@@ -45,7 +56,7 @@ _SPOOLED: Final = (Place.TOMBSTONE, Place.INCOMING, Place.PENDING, Place.QUARANT
 
 
 class LocalFiles:
-    """The spool and the cache of one Orthanc, and its `StorageDirectory` if asked for. Thread-safe."""
+    """The spool and the cache of one Orthanc, and its `StorageDirectory` if it has a part. Thread-safe."""
 
     def __init__(
         self, spool: Path, cache: Path, storage_directory: Path | None = None, *, spool_expected: bool = True
@@ -58,6 +69,11 @@ class LocalFiles:
         self._spool = spool
         self._cache = cache
         self._storage_directory = storage_directory
+        try:
+            for folder, kind in formats(spool, cache).items():
+                kind.check(folder)
+        except UnusableFormat as error:
+            raise FoldersUnreadable(str(error)) from None
         if not spool_expected and not spool.exists():
             return
         for folder in (spool / place for place in _SPOOLED):
@@ -94,12 +110,6 @@ class LocalFiles:
     def has(self, name: str, *places: Place) -> bool:
         """Whether one of these places has the attachment."""
         return any(self.find(name, place) for place in places)
-
-
-def storage_path(directory: Path, name: str) -> Path:
-    """Where Orthanc's own storage area keeps the attachment of this name: `ab/cd/<uuid>`."""
-    uuid = name.partition(".")[0]
-    return directory / uuid[0:2] / uuid[2:4] / uuid
 
 
 def is_copy(content: Any, size: int, expected_md5: str, digest: bytes | None) -> bool:

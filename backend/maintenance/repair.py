@@ -10,29 +10,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import file_digest
-from io import BufferedReader
+from io import BufferedIOBase
 from itertools import islice
-from pathlib import Path
 from typing import Final
 
-from backend.atomic_file import read_digest
+from backend.atomic_file import write_digest
 from backend.maintenance.catalogue import Catalogue
+from backend.maintenance.content import compare
+from backend.maintenance.copies import Copies, LocalCopies
 from backend.maintenance.findings import Action, Deed, Finding, Kind
-from backend.maintenance.local import Place, is_copy
+from backend.maintenance.local import Place
 from backend.maintenance.orphans import Nature, look_at
 from backend.maintenance.patience import patiently
 from backend.maintenance.rest import OrthancRefused
 from backend.maintenance.set_up import Archive
 from backend.maintenance.verification import Progress
-from backend.transfer.object_store.errors import ObjectStoreError
+from backend.storage_directory import StorageDirectory
+from backend.transfer.object_store.errors import ObjectError, ObjectStoreError
 from backend.transfer.object_store.protocols import UnfinishedUpload
 
 DONE: Final = "done"
 _BATCH: Final = 64  # findings looked at before their actions are kept
-_COPIES: Final = (Place.PENDING, Place.CACHE, Place.UPLOADED, Place.QUARANTINE, Place.STORAGE_DIRECTORY)
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class RepairOptions:
     delete_unknown: bool = False  # delete objects of which nobody can tell whether they are needed
     maximum_share: float = 0.1  # of all objects that may be deleted; more points to the wrong Orthanc or bucket
     parallel: int = 4
+    copies: tuple[Copies, ...] = ()  # to be looked through besides those of this machine
 
 
 class TooManyDeletions(Exception):
@@ -87,6 +90,7 @@ class Repair:
             OrthancUnavailable, ObjectStoreError: it could not be finished.
         """
         self._carry_out(Deed.UPLOAD, self._upload)
+        self._carry_out(Deed.REMOVE_FILE, self._remove_file)
         self._carry_out(Deed.ADOPT, self._adopt)
         self._carry_out(Deed.ABORT, self._abort)
         doomed = {action.finding.name for action in self._catalogue.actions(Deed.DELETE)}
@@ -105,9 +109,13 @@ class Repair:
             return Action(finding, Deed.ABORT, "it frees the space of its parts")
         if finding.kind is Kind.ORPHANED:
             return self._decide_orphan(finding)
-        for path, _ in self._copies(finding):
-            return Action(finding, Deed.UPLOAD, f"{path} has the right bytes")
-        return Action(finding, Deed.NOTHING, "this machine has no good copy; send the image again or restore a backup")
+        if finding.kind is Kind.DAMAGED_FILE and self._is_stored(finding):
+            return Action(finding, Deed.REMOVE_FILE, "the object has the right bytes")
+        for place, _ in self._copies(finding):
+            deed = Deed.REMOVE_FILE if finding.kind is Kind.DAMAGED_FILE else Deed.UPLOAD
+            return Action(finding, deed, f"{place} has the right bytes")
+        remedy = "send the image again, or name a backup with --from-directory or --from-bucket"
+        return Action(finding, Deed.NOTHING, f"there is no good copy; {remedy}")
 
     def _decide_orphan(self, finding: Finding) -> Action:
         orphan = look_at(self._archive, finding)
@@ -129,17 +137,39 @@ class Repair:
     def _upload(self, action: Action) -> str:
         finding = action.finding
         refers = partial(self._archive.index.refers_to, finding.name, finding.path)
-        for _, content in self._copies(finding):
+        for place, content in self._copies(finding):
             if not refers():
                 return "Orthanc has removed it meanwhile"
             content.seek(0)
             digest = file_digest(content, "sha256").digest()
             patiently(partial(self._archive.store.put, finding.key, content, finding.size, digest))
+            file = self._archive.local.find(finding.name, Place.STORAGE_DIRECTORY)
+            if file and str(file.path) == place:
+                with suppress(OSError):  # from now on Isen notices damage to the file, if it is kept
+                    write_digest(file.path, digest)
             if not refers():  # its removal may have come before our upload
                 patiently(partial(self._archive.store.delete, finding.key))
                 return "Orthanc has removed it meanwhile"
             return DONE
         return "there is no good copy"
+
+    def _remove_file(self, action: Action) -> str:
+        finding, directory = action.finding, self._archive.storage_directory
+        if directory is None:
+            return "HybridMode is off"
+        if not self._is_stored(finding):
+            uploaded = self._upload(action)
+            if uploaded != DONE:
+                return uploaded
+        StorageDirectory(directory).remove(finding.name)
+        return DONE
+
+    def _is_stored(self, finding: Finding) -> bool:
+        """Whether the bucket has the right bytes; reads them."""
+        try:
+            return patiently(lambda: compare(self._archive.store, finding.key, finding.size, finding.md5)) is None
+        except ObjectError:
+            return False
 
     def _adopt(self, action: Action) -> str:
         orphan = look_at(self._archive, action.finding)
@@ -175,17 +205,10 @@ class Repair:
             self._on_progress(Progress("Reading the index again", done, max(total, done)))
         return found
 
-    def _copies(self, finding: Finding) -> Iterator[tuple[Path, BufferedReader]]:
-        """Open files of this machine with the bytes that the index says; each is closed when the next is asked for."""
-        for place in _COPIES:
-            file = self._archive.local.find(finding.name, place)
-            if file is not None:
-                try:
-                    with file.path.open("rb") as content:
-                        if _is_good(content, finding):
-                            yield file.path, content
-                except FileNotFoundError:
-                    continue  # evicted meanwhile
+    def _copies(self, finding: Finding) -> Iterator[tuple[str, BufferedIOBase]]:
+        """Where there are good copies, the nearest first; each is closed when the next is asked for."""
+        for copies in (LocalCopies(self._archive.local), *self._options.copies):
+            yield from copies.of(finding)
 
     def _carry_out(self, deed: Deed, do: Callable[[Action], str]) -> None:
         def attempt(action: Action) -> Action:
@@ -209,9 +232,3 @@ class Repair:
                     self._catalogue.plan(action)
                 done += len(batch)
                 self._on_progress(Progress(step, done, 0))
-
-
-def _is_good(content: BufferedReader, finding: Finding) -> bool:
-    """Whether the file has the bytes of the index. In quarantine the digest attached to it counts for nothing."""
-    digest = read_digest(content.fileno()) if finding.kind is not Kind.QUARANTINED else None
-    return is_copy(content, finding.size, finding.md5, digest)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from backend.maintenance.copies import BucketCopies
 from backend.maintenance.index import OrthancIndex
 from backend.maintenance.local import LocalFiles
 from backend.maintenance.rest import Address, OrthancRest
@@ -16,7 +17,7 @@ from backend.transfer.object_store.protocols import ObjectStore
 from backend.transfer.object_store.s3 import S3ObjectStore
 from config.loader import Capabilities, load
 from config.orthanc_files import read_files
-from config.settings import Settings, StorageSettings, StorageStructure
+from config.settings import HybridMode, Settings, StorageSettings, StorageStructure
 
 DEFAULT_PARALLEL = 8
 
@@ -43,6 +44,9 @@ class Archive:
     store: ObjectStore
     local: LocalFiles
     naming: Naming
+    bucket: str = ""  # its name
+    is_hybrid: bool = False  # HybridMode: what is in StorageDirectory is as good as what is in the bucket
+    storage_directory: Path | None = None  # Orthanc's; None unless HybridMode is on or the archive moves
 
 
 def open_archive(
@@ -51,6 +55,7 @@ def open_archive(
     url: str | None = None,
     parallel: int = DEFAULT_PARALLEL,
     per_second: float = 0.0,
+    is_migration: bool = False,
     storage_directory: Path | None = None,
 ) -> Archive:
     """Read the configuration and open what it names; nothing is asked of Orthanc or S3 yet.
@@ -60,7 +65,8 @@ def open_archive(
         url: Orthanc's address, if not the configuration's; it may hold a user name and password.
         parallel: requests at a time, to either.
         per_second: the most requests per second to Orthanc; 0 = no limit.
-        storage_directory: of Orthanc's own storage area, for a migration; Orthanc may not use Isen yet then.
+        is_migration: Orthanc may not use Isen yet, so that there is no spool.
+        storage_directory: of Orthanc's own storage area, for a migration without HybridMode.
 
     Raises:
         ConfigurationError: the configuration cannot be used.
@@ -70,6 +76,7 @@ def open_archive(
     settings = load(configuration, Capabilities(configuration_path=paths[0].absolute())).settings
     storage = settings.storage
     naming = Naming(storage)
+    folder = storage_directory or storage.storage_directory
     address = Address(url) if url else _address(settings, configuration)
     rest = OrthancRest(address, connections=parallel, per_second=per_second)
     return Archive(
@@ -78,11 +85,26 @@ def open_archive(
         LocalFiles(
             storage.spool_directory,
             storage.cache_directory,
-            storage_directory,
-            spool_expected=storage_directory is None,
+            folder,
+            spool_expected=not is_migration,
         ),
         naming,
+        storage.bucket_name,
+        is_hybrid=storage.hybrid_mode is not HybridMode.DISABLED,
+        storage_directory=folder,
     )
+
+
+def open_bucket_copies(path: Path, parallel: int) -> BucketCopies:
+    """Another bucket, from a configuration of Orthanc that names it: its own section `Isen.Storage` is used.
+
+    Raises:
+        ConfigurationError, UnusableSettings, CredentialsRefused: it cannot be used.
+    """
+    capabilities = Capabilities(configuration_path=path.absolute())
+    storage = load(read_files([path], os.environ).configuration, capabilities).settings.storage
+    legacy = storage.storage_structure is StorageStructure.LEGACY
+    return BucketCopies(storage.bucket_name, S3ObjectStore(storage, parallel + 1), storage.root_path, legacy=legacy)
 
 
 def _address(settings: Settings, configuration: dict[str, Any]) -> Address:

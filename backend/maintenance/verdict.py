@@ -23,6 +23,7 @@ class Verdict:
     read: int = 0
     read_bytes: int = 0
     archived: int = 0
+    only_in_file_system: int = 0
 
 
 class Window:

@@ -6,6 +6,7 @@ Orthanc goes on working meanwhile, so the two lists never are of the same moment
   what left the bucket had left the index before. All of it twice: another Orthanc may be uploading it.
 * orphaned: older than the grace period before the index was read, so its row had long been written; and when the
   removals under way, this node's or another's, have had their time: no tombstone, then still in the bucket.
+* HybridMode: a file in StorageDirectory is looked for before the object, because files go once the object is there.
 * other size, other bytes: still in the index. An attachment never changes; a new one has a new name.
 """
 
@@ -50,6 +51,7 @@ class Options:
     grace: float = 86400.0  # seconds; what is younger is neither orphaned nor stale
     settle: float = 30.0  # seconds that uploads and removals under way may take, before anything is called wrong
     parallel: int = DEFAULT_PARALLEL
+    bucket_only: bool = False  # what only StorageDirectory has is missing: the list of what a migration has to do
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Verification:
         self._catalogue = catalogue
         self._options = options
         self._on_progress = on_progress
+        self._files_count = archive.is_hybrid and not options.bucket_only
         self._etag_is_md5 = True  # until a sound object shows otherwise: encryption by KMS, another server
 
     def run(self) -> None:
@@ -117,6 +120,8 @@ class Verification:
                 else:
                     self.counts.young += 1
                 continue
+            if self._files_count:
+                window.submit(partial(self._judge_file, attachment, is_read=self._is_read(attachment, sample)))
             judge = self._judge(attachment, listed, sample)
             if judge is not None:
                 window.submit(partial(judge, attachment))
@@ -133,11 +138,14 @@ class Verification:
             return self._judge_absent
         if listed.size != attachment.size:
             return self._judge_size
-        if self._options.read_data or attachment.name in sample:
+        if self._is_read(attachment, sample):
             return self._judge_bytes
         # The ETag is the bytes' MD5, unless the object was made of parts ("…-2") or encrypted by KMS.
         is_other = len(listed.etag) == 32 and bool(attachment.md5) and listed.etag != attachment.md5
         return self._judge_suspicious if is_other and self._etag_is_md5 else None
+
+    def _is_read(self, attachment: IndexedAttachment, sample: set[str]) -> bool:
+        return self._options.read_data or attachment.name in sample
 
     def _ours(self, listing: Iterator[ListedObject]) -> Iterator[ListedObject]:
         for listed in listing:
@@ -152,9 +160,12 @@ class Verification:
         local, name = self._archive.local, attachment.name
         if local.has(name, Place.PENDING, Place.INCOMING):
             return Verdict(pending=1)
+        file = local.find(name, Place.STORAGE_DIRECTORY) if self._files_count else None
         try:
             size = patiently(lambda: self._archive.store.head(self._archive.naming.key(name))).size
         except ObjectMissing:
+            if file and file.size == attachment.size:
+                return Verdict(only_in_file_system=1)
             if not self._archive.index.refers_to(attachment.name, attachment.path):
                 return Verdict()
             return Verdict(doubt=attachment)
@@ -184,6 +195,25 @@ class Verification:
             return Verdict(read=1, read_bytes=attachment.size)
         verdict = self._finding(Kind.CORRUPTED, attachment, wrong)
         return Verdict(read=1, read_bytes=attachment.size, finding=verdict.finding)
+
+    def _judge_file(self, attachment: IndexedAttachment, *, is_read: bool) -> Verdict:
+        """Whether the file in StorageDirectory is what was stored; it need not exist."""
+        file = self._archive.local.find(attachment.name, Place.STORAGE_DIRECTORY)
+        if file is None:
+            return Verdict()
+        is_read = is_read and bool(attachment.md5 or file.digest)
+        if file.size != attachment.size:
+            wrong = f"{file.path} has {file.size} bytes; the index says {attachment.size}"
+        else:
+            try:
+                if not is_read or file.holds(attachment.size, attachment.md5):
+                    return Verdict(read=int(is_read), read_bytes=file.size * is_read)
+            except FileNotFoundError:
+                return Verdict()  # migrated or removed meanwhile
+            wrong = f"{file.path} has other bytes than were stored"
+        if not self._archive.index.refers_to(attachment.name, attachment.path):
+            return Verdict()
+        return self._finding(Kind.DAMAGED_FILE, attachment, wrong)
 
     def _judge_suspicious(self, attachment: IndexedAttachment) -> Verdict:
         verdict = self._judge_bytes(attachment)
@@ -254,6 +284,7 @@ class Verification:
         counts.read += verdict.read
         counts.read_bytes += verdict.read_bytes
         counts.archived += verdict.archived
+        counts.only_in_file_system += verdict.only_in_file_system
         if verdict.doubt is not None:
             self._catalogue.doubt(verdict.doubt)
         if verdict.finding is not None:

@@ -1,4 +1,4 @@
-"""`isen where`: what index, spool, cache and bucket say of an instance's attachments, or of one attachment."""
+"""`isen where`: everywhere an instance's attachments, or one attachment, may be, and what is known of them there."""
 
 from __future__ import annotations
 
@@ -34,8 +34,13 @@ class Whereabouts:
 
     @property
     def is_safe(self) -> bool:
-        """Whether its bytes are in the bucket or owed to it."""
-        return self.stored is not None or any(file.place is Place.PENDING for file in self.local)
+        """Whether its bytes are in the bucket or owed to it, or with HybridMode in StorageDirectory."""
+        return self.stored is not None or any(map(self._keeps, self.local))
+
+    def _keeps(self, file: LocalFile) -> bool:
+        if file.place is Place.STORAGE_DIRECTORY:
+            return self.indexed is None or file.size == self.indexed.size
+        return file.place is Place.PENDING
 
     def document(self) -> dict[str, Any]:
         """For `--json`."""
@@ -46,7 +51,13 @@ class Whereabouts:
             "Size": self.indexed.size if self.indexed else None,
             "MD5": self.indexed.md5 or None if self.indexed else None,
             "Local": [
-                {"Place": file.place, "Path": str(file.path), "Size": file.size, "AgeSeconds": round(file.age, 1)}
+                {
+                    "Place": file.place,
+                    "Path": str(file.path),
+                    "Size": file.size,
+                    "SHA256": file.digest.hex() if file.digest else None,
+                    "AgeSeconds": round(file.age, 1),
+                }
                 for file in self.local
             ],
             "Key": self.key,
@@ -79,12 +90,14 @@ def look_up(archive: Archive, identifier: str) -> list[Whereabouts]:
     types = (DICOM, DICOM_UNTIL_PIXEL_DATA, DICOM_AS_JSON, 0)
     names = dict.fromkeys(attachment_name(wanted, kind, legacy=archive.naming.legacy) for kind in types)
     found = [_whereabouts(archive, name, None) for name in names]
-    return [one for one in found if one.stored or one.local] or found[:1]
+    # in StorageDirectory every attachment has its UUID as its name, whatever kind it is
+    told = [one for one in found if one.stored or any(file.place is not Place.STORAGE_DIRECTORY for file in one.local)]
+    return told or found[:1]
 
 
 def _whereabouts(archive: Archive, name: str, indexed: IndexedAttachment | None) -> Whereabouts:
     key = archive.naming.key(name)
-    local = tuple(archive.local.all(name))  # before the bucket: what leaves the spool is there
+    local = tuple(archive.local.all(name))  # before the bucket: what leaves spool and StorageDirectory is there
     try:
         stored = patiently(lambda: archive.store.head(key))
     except ObjectMissing:

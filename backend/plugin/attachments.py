@@ -1,7 +1,7 @@
-"""Attachments as Orthanc sees them: create, read, remove, over spool, cache and transfer process.
+"""Attachments as Orthanc sees them: create, read, remove, over spool, cache, Orthanc's own folder and transfer process.
 
-A read looks for a file, here or fetched, and takes from it what was asked for: `Extract`. Bytes of a damaged file are
-never served.
+A read looks for a file, here or fetched, and takes from it what was asked for: `Extract`. Bytes of a file that is known
+to be damaged are never served.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from backend.cache import cache_path, open_cached
 from backend.custom_data import CustomData
 from backend.plugin.transfer_client import TransferClient, TransferError
 from backend.spool import Spool
+from backend.storage_directory import StorageDirectory
 
 FETCH_TIMEOUT: Final = 120.0  # seconds for a whole object; the transfer process gives up earlier when S3 is away
 _WORTH_THE_WHOLE: Final = 4  # once a quarter of an object has been fetched in ranges, it is fetched whole and cached
@@ -35,15 +36,24 @@ class Attachments:
     """The storage area. Thread-safe for distinct names."""
 
     def __init__(
-        self, spool: Spool, cache: Path, transfer: TransferClient, *, log_error: Callable[[str], None]
+        self,
+        spool: Spool,
+        cache: Path,
+        transfer: TransferClient,
+        *,
+        log_error: Callable[[str], None],
+        storage_directory: StorageDirectory | None = None,
     ) -> None:
+        """`storage_directory` is where attachments of Orthanc's own storage area are; None if they are not read."""
         self._spool = spool
+        self._storage_directory = storage_directory
         self._cache = cache
         self._transfer = transfer
         self._log_error = log_error
         self._counts = threading.Lock()
         self._fetched_in_ranges: dict[str, int] = {}  # name → bytes, the most recent last
-        names = ("reads_spool", "reads_cache", "reads_s3", "reads_range", "creates", "removes", "corrupted")
+        names = ["reads_spool", "reads_cache", "reads_s3", "reads_range", "creates", "removes", "corrupted"]
+        names += ["reads_storage_directory"] if storage_directory else []
         self.counters = dict.fromkeys(names, 0)
 
     def create_in_spool(self, name: str, content: bytes, digest: bytes | None = None) -> None:
@@ -76,32 +86,39 @@ class Attachments:
         self._spool.confirmed(len(content))
         self._count("creates")
 
+    def create_in_storage_directory(self, name: str, content: bytes, digest: bytes | None = None) -> None:
+        """HybridMode "WriteToFileSystem": durable in Orthanc's own folder when this returns; S3 never gets it.
+
+        Raises:
+            OSError: the disk failed or is full; nothing was stored.
+        """
+        assert self._storage_directory  # noqa: S101 -- for the type checker; the settings demand it
+        self._storage_directory.write(name, content, digest or sha256(content).digest())
+        self._count("creates")
+
     def read(self, name: str, known: CustomData | None = None) -> bytes:
         """The whole attachment, verified against `known`, or else against its SHA-256 where its file has one.
 
         Raises:
             TransferError: it is not here and could not be fetched; `kind` says why.
             CorruptedAttachment: the only copy is damaged.
+            OSError: it is not in S3, and Orthanc's own folder cannot be read.
         """
-
-        def whole(descriptor: int) -> bytes | None:
-            content = read_all(descriptor)
-            digest = known.digest if known else read_digest(descriptor)
-            return content if digest is None or sha256(content).digest() == digest else None
-
-        content = self._read_local(name, whole)
-        return self._read_object(name, whole) if content is None else content
+        return self._read(name, lambda descriptor: _whole(descriptor, known))
 
     def read_range(self, name: str, start: int, end: int, known: CustomData | None) -> bytes:
         """The bytes `start` to `end`, exclusive, verified; fewer if the attachment ends before.
 
         With digests of its chunks (`known`) only the chunks around the range are read, and if no more than a quarter of
-        an object has been asked for, only they are fetched. Otherwise the whole is read, or fetched into the cache.
+        an object has been asked for, only they are fetched. Otherwise the whole is read, or fetched into the cache;
+        but of a file that nothing is known of, as Orthanc itself has left it, the range is all.
 
         Raises:
-            TransferError, CorruptedAttachment: as `read`.
+            TransferError, CorruptedAttachment, OSError: as `read`.
         """
-        if known is None or not known.chunk_digests or end - start >= known.size:
+        if known is None:
+            return self._read(name, lambda descriptor: _unknown_range(descriptor, start, end))
+        if not known.chunk_digests or end - start >= known.size:
             return self.read(name, known)[start:end]
         first, last = known.chunks_around(start, end)
 
@@ -114,16 +131,18 @@ class Attachments:
                 return None
             return content[start - first : end - first]
 
-        content = self._read_local(name, part)
-        if content is None and self._is_worth_a_range(name, last - first, known.size):
-            descriptor = self._transfer.fetch_range(name, first, last, FETCH_TIMEOUT)
-            content = _extracted(descriptor, lambda file: chunks(file, 0, last - first))
-            if content is None:
+        def fetched() -> bytes:
+            if self._is_worth_a_range(name, last - first, known.size):
+                descriptor = self._transfer.fetch_range(name, first, last, FETCH_TIMEOUT)
+                content = _extracted(descriptor, lambda file: chunks(file, 0, last - first))
+                if content is not None:
+                    self._count("reads_range")
+                    return content
                 self._count("corrupted")
                 self._log_error(f"range_corrupted name={name} start={first} end={last} action=fetch_whole")
-            else:
-                self._count("reads_range")
-        return self._read_object(name, part) if content is None else content
+            return self._read_object(name, part)
+
+        return self._read(name, part, fetched)
 
     def remove(self, name: str) -> None:
         """Orthanc no longer refers to it: durable when this returns; the object goes later.
@@ -135,9 +154,41 @@ class Attachments:
         self._transfer.wake()
         self._count("removes")
 
-    def _read_local(self, name: str, extract: Extract) -> bytes | None:
+    def _read(self, name: str, extract: Extract, fetch: Callable[[], bytes] | None = None) -> bytes:
+        """What `extract` takes from the nearest good copy; `fetch` brings it from S3 if there is a better way."""
         content = self._read_spool(name, extract)
-        return self._read_cache(name, extract) if content is None else content
+        if content is None:
+            content = self._read_cache(name, extract)
+        failure: Exception | None = None
+        if content is None and self._storage_directory:
+            try:
+                content = self._read_storage_directory(name, extract)
+            except (OSError, CorruptedAttachment) as error:
+                failure = error
+        if content is not None:
+            return content
+        try:
+            return fetch() if fetch else self._read_object(name, extract)
+        except TransferError as error:
+            if failure is None or error.kind != "missing":
+                raise
+            raise failure from None  # it is not missing: the only copy is in that folder
+
+    def _read_storage_directory(self, name: str, extract: Extract) -> bytes | None:
+        assert self._storage_directory  # noqa: S101 -- for the type checker
+        try:
+            descriptor = self._storage_directory.open(name)
+            content = None if descriptor is None else _extracted(descriptor, extract)
+        except OSError as error:
+            self._log_error(f"storage_directory_unreadable name={name} reason={error} action=ask_object_store")
+            raise
+        if descriptor is not None and content is None:
+            self._count("corrupted")
+            self._log_error(f"storage_directory_corrupted name={name} action=ask_object_store")
+            raise CorruptedAttachment(f"the file of {name} in StorageDirectory is damaged and S3 has no other")
+        if content is not None:
+            self._count("reads_storage_directory")
+        return content
 
     def _read_spool(self, name: str, extract: Extract) -> bytes | None:
         descriptor = self._spool.open(name)
@@ -187,6 +238,19 @@ class Attachments:
     def _count(self, counter: str) -> None:
         with self._counts:
             self.counters[counter] += 1
+
+
+def _whole(descriptor: int, known: CustomData | None) -> bytes | None:
+    content = read_all(descriptor)
+    digest = known.digest if known else read_digest(descriptor)
+    return content if digest is None or sha256(content).digest() == digest else None
+
+
+def _unknown_range(descriptor: int, start: int, end: int) -> bytes | None:
+    if read_digest(descriptor) is None:
+        return read_part(descriptor, start, end)
+    content = _whole(descriptor, None)
+    return None if content is None else content[start:end]
 
 
 def _extracted(descriptor: int, extract: Extract) -> bytes | None:

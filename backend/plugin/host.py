@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from backend import messages
-from backend.folders import check_folders
+from backend.folders import check_folders, check_storage_directory
 from backend.plugin.attachments import Attachments
 from backend.plugin.commitment_routes import CommitmentRoutes
 from backend.plugin.configuration import ConfigurationRefused, child_environment, interpreter, resolve
@@ -28,7 +28,9 @@ from backend.plugin.storage_area3 import StorageArea3
 from backend.plugin.transfer_client import TransferClient
 from backend.plugin.worklist_routes import WorklistRoutes
 from backend.spool import Spool, SpoolInUse
+from backend.storage_directory import StorageDirectory
 from config.children import Child, ChildSpec
+from config.folder_format import SPOOL, UnusableFormat, formats
 from config.scp_workers import scp_settings, worker_specs
 from config.supervisor import CannotStart, Supervisor
 
@@ -51,7 +53,7 @@ def start(host: Any, folder: Path) -> None:
     """
     try:
         Isen(host, folder).run()
-    except (ConfigurationRefused, CannotStart, SpoolInUse, OSError) as error:
+    except (ConfigurationRefused, CannotStart, SpoolInUse, UnusableFormat, OSError) as error:
         for line in str(error).splitlines():
             host.LogError(f"Isen cannot start: {line}")
         raise IsenCannotStart("see the log lines above") from None
@@ -82,16 +84,35 @@ class Isen:
         spool_directory = Path(storage["SpoolDirectory"])
         cache_directory = Path(storage["CacheDirectory"])
         problems = check_folders(spool_directory, cache_directory, volatile_allowed=storage["AllowVolatileSpool"])
+        storage_directory = None
+        if storage["StorageDirectory"]:
+            storage_directory = StorageDirectory(Path(storage["StorageDirectory"]))
+            problems += check_storage_directory(storage_directory.directory)
         if problems:
             raise ConfigurationRefused("\n".join(problems))
+        kinds = formats(spool_directory, cache_directory)
+        for folder, kind in kinds.items():
+            kind.check(folder)  # all of them before anything is touched
+        if not spool_directory.exists():
+            SPOOL.adopt(spool_directory)
         self._spool = Spool(spool_directory, storage["MaximumSpoolSize"])
         lock = self._spool.lock(_LOCK_PATIENCE)
+        for folder in (spool_directory, cache_directory):
+            kinds[folder].adopt(folder)
         pending = self._spool.recover()
+        if storage_directory:
+            storage_directory.recover()
         if pending:
             self._host.LogWarning(f"spool_recovered pending={pending} bytes={self._spool.used}")
         socket_path = spool_directory / "transfer.sock"
         transfer = TransferClient(socket_path)
-        attachments = Attachments(self._spool, cache_directory, transfer, log_error=self._host.LogError)
+        attachments = Attachments(
+            self._spool,
+            cache_directory,
+            transfer,
+            log_error=self._host.LogError,
+            storage_directory=storage_directory,
+        )
         children = [self._child(TRANSFER, "backend.transfer", *self._transfer_launch(socket_path, lock))]
         children += self._workers()
         worklists = WorklistRoutes(self._settings, spool_directory)

@@ -52,6 +52,8 @@ class Status:
         return {
             "Storage": {
                 "Durability": storage["Durability"],
+                "HybridMode": storage["HybridMode"],
+                "StorageDirectory": storage["StorageDirectory"],  # null unless HybridMode is on
                 "StorageArea": 3 if hasattr(self._host, "RegisterStorageArea3") else 1,  # Orthanc's API
                 "Spool": {
                     "Directory": storage["SpoolDirectory"],

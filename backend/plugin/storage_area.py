@@ -12,6 +12,8 @@ from typing import Any
 from backend.object_key import attachment_name
 from backend.plugin.attachments import Attachments
 
+Create = Callable[[str, bytes, bytes | None], None]  # name, content, its SHA-256 if known
+
 
 class StorageArea:
     """The three callbacks of `orthanc.RegisterStorageArea`."""
@@ -21,17 +23,13 @@ class StorageArea:
         self._log_error = host.LogError
         self._attachments = attachments
         self._legacy = storage["StorageStructure"] == "legacy"
-        self._waits_for_s3 = storage["Durability"] == "ObjectStore"
-        self._timeout = float(storage["ObjectStoreTimeout"])
+        self._store = creation(attachments, storage)
 
     def create(self, uuid: str, content_type: int, content: bytes) -> None:
-        """Store one attachment; what that means is the `Durability`."""
+        """Store one attachment; what that means is `creation`."""
         name = attachment_name(uuid, content_type, legacy=self._legacy)
         with self._told("store", name):
-            if self._waits_for_s3:
-                self._attachments.create_in_object_store(name, content, self._timeout)
-            else:
-                self._attachments.create_in_spool(name, content)
+            self._store(name, content, None)
 
     def read(self, uuid: str, content_type: int) -> bytes:
         """The whole attachment."""
@@ -47,6 +45,16 @@ class StorageArea:
 
     def _told(self, operation: str, name: str) -> _Told:
         return _Told(self._log_error, operation, name)
+
+
+def creation(attachments: Attachments, storage: dict[str, Any]) -> Create:
+    """How attachments are stored with these settings: where `HybridMode` says, as safe as `Durability` says."""
+    if storage["HybridMode"] == "WriteToFileSystem":
+        return attachments.create_in_storage_directory
+    if storage["Durability"] == "ObjectStore":
+        timeout = float(storage["ObjectStoreTimeout"])
+        return lambda name, content, digest: attachments.create_in_object_store(name, content, timeout, digest)
+    return attachments.create_in_spool
 
 
 class _Told:

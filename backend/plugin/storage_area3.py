@@ -12,6 +12,7 @@ from typing import Any
 from backend.custom_data import CustomData, NotOurCustomData
 from backend.object_key import attachment_name, object_key
 from backend.plugin.attachments import Attachments, CorruptedAttachment
+from backend.plugin.storage_area import creation
 from backend.plugin.transfer_client import TransferError
 from backend.spool import SpoolFull
 
@@ -26,21 +27,17 @@ class StorageArea3:
         self._attachments = attachments
         self._legacy = storage["StorageStructure"] == "legacy"
         self._root_path = storage["RootPath"]
-        self._waits_for_s3 = storage["Durability"] == "ObjectStore"
-        self._timeout = float(storage["ObjectStoreTimeout"])
+        self._store = creation(attachments, storage)
         self.keeps_custom_data = False  # whether the index can; known once Orthanc has opened it
 
     def create(
         self, uuid: str, content_type: int, _compression: int, content: bytes, _instance: Any
     ) -> tuple[int, bytes | None]:
-        """Store one attachment; what that means is the `Durability`."""
+        """Store one attachment; what that means is `creation`."""
         name = attachment_name(uuid, content_type, legacy=self._legacy)
         try:
             custom = CustomData.of(content, object_key(name, root_path=self._root_path, legacy=self._legacy))
-            if self._waits_for_s3:
-                self._attachments.create_in_object_store(name, content, self._timeout, custom.digest)
-            else:
-                self._attachments.create_in_spool(name, content, custom.digest)
+            self._store(name, content, custom.digest)
         except Exception as error:  # noqa: BLE001 -- the boundary: Orthanc gets a code, whatever it was
             return self._failed("store", name, error), None
         # None, not b"": empty custom data is an error to the Python plugin
@@ -73,9 +70,9 @@ class StorageArea3:
         kind = getattr(error, "kind", type(error).__name__)
         key = f" key={known.key}" if known else ""
         self._log_error(f"{operation}_failed name={name}{key} error={kind} reason={error}")
-        return self._code(error)
+        return self._code(error, operation)
 
-    def _code(self, error: Exception) -> int:
+    def _code(self, error: Exception, operation: str) -> int:
         """Orthanc's code, which its REST API answers as `OrthancStatus`."""
         codes = self._codes
         match error:
@@ -87,11 +84,11 @@ class StorageArea3:
                 code = codes.INEXISTENT_FILE
             case TransferError(kind="timeout"):
                 code = codes.TIMEOUT
-            case OSError() if error.errno is not None:
+            case OSError() if error.errno is not None and operation != "read":
                 code = codes.CANNOT_WRITE_FILE
             case MemoryError():
                 code = codes.NOT_ENOUGH_MEMORY
-            case TransferError() | NotOurCustomData():
+            case TransferError() | NotOurCustomData() | OSError():
                 code = codes.STORAGE_AREA_PLUGIN
             case _:
                 code = codes.PLUGIN

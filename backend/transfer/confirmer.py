@@ -1,7 +1,7 @@
 """Says of attachments whether the object store holds them: asked, never remembered, never taken from spool or cache.
 
     committed     the object is there with the size Orthanc knows, and it is those bytes (see `_is_intact`)
-    pending       it still waits in the spool to be uploaded
+    pending       it still waits in the spool to be uploaded, or in Orthanc's own folder to be migrated
     missing       the object store has none, nor is one owed
     corrupted     there is an object, but not of these bytes
     unavailable   the object store cannot be asked; it may be in a moment
@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol
 
 from backend.atomic_file import read_digest
 from backend.cache import cache_path
+from backend.storage_directory import StorageDirectory
 from backend.transfer.availability import GET, Availability
 from backend.transfer.object_store.errors import ObjectCorrupted, ObjectMissing, ObjectStoreError
 from backend.transfer.object_store.protocols import GetObject, HeadObject, ObjectAttributes
@@ -59,8 +60,17 @@ class Confirmer:
     """Thread-safe."""
 
     def __init__(
-        self, spool: Path, cache: Path, store: HeadOrGet, key: Callable[[str], str], availability: Availability
+        self,
+        spool: Path,
+        cache: Path,
+        store: HeadOrGet,
+        key: Callable[[str], str],
+        availability: Availability,
+        *,
+        migrating_from: StorageDirectory | None = None,
     ) -> None:
+        """`migrating_from` is the folder of Orthanc's own storage area while an archive moves from there to S3."""
+        self._migrating_from = migrating_from
         self._availability = availability
         self._spool = spool
         self._cache = cache
@@ -87,11 +97,13 @@ class Confirmer:
             return "unavailable"
 
     def _look(self, expected: Expected) -> str:
+        # before the object: what leaves that folder has got there
+        is_coming = self._migrating_from is not None and self._migrating_from.has(expected.name)
         try:
             found = self._store.head(self._key(expected.name))
             is_intact = found.size == expected.size and self._is_intact(expected, found)
         except ObjectMissing:
-            return "missing"
+            return "pending" if is_coming else "missing"
         except ObjectCorrupted:
             is_intact = False
         if not is_intact:

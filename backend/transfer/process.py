@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from backend.object_key import object_key
 from backend.spool import FOLDERS
+from backend.storage_directory import StorageDirectory
 from backend.transfer.attachment_upload import AttachmentUpload, StagedUploads
 from backend.transfer.availability import Availability, ObservedObjectStore
 from backend.transfer.canary import Canary, Recovery, canary_key
@@ -36,7 +37,7 @@ from backend.transfer.report import ReleasedBytes, Reporter
 from backend.transfer.server import Server
 from backend.transfer.spool_watch import SpoolWatch
 from backend.transfer.uploader import Uploader
-from config.settings import StorageSettings, StorageStructure
+from config.settings import HybridMode, StorageSettings, StorageStructure
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class TransferProcess:
         self._spool = spool = settings.spool_directory
         for folder in FOLDERS:
             (spool / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        storage_directory = StorageDirectory(settings.storage_directory) if settings.storage_directory else None
         key = partial(
             object_key, root_path=settings.root_path, legacy=settings.storage_structure is StorageStructure.LEGACY
         )
@@ -106,6 +108,7 @@ class TransferProcess:
             counters=counters,
             grace_period=settings.removal_grace_period,
             on_dropped=queue.dropped,
+            storage_directory=storage_directory,
         )
         self._watch = SpoolWatch(spool, queue, removals, self._remover, (uploaded, removed))
         self._fetcher = fetcher = Fetcher(
@@ -139,6 +142,15 @@ class TransferProcess:
         )
         self._read_ahead = ReadAhead(index, prefetcher, settings.cache_directory, legacy=legacy)
         self._requests = PrefetchRequests(index, prefetcher, availability, legacy=legacy)
+        is_leaving = settings.hybrid_mode is HybridMode.WRITE_TO_FILE_SYSTEM  # then nothing is on its way to S3
+        confirmer = Confirmer(
+            spool,
+            settings.cache_directory,
+            observed_reads,
+            key,
+            availability,
+            migrating_from=None if is_leaving else storage_directory,
+        )
         staged = StagedUploads(upload, availability, settings.concurrent_uploads)
         self._server = Server(
             listener,
@@ -150,7 +162,7 @@ class TransferProcess:
             wake=self._watch.wake,
             read=partial(self._read_ahead.read, missed=False),
             prefetch=self._requests,
-            confirm=Confirmer(spool, settings.cache_directory, observed_reads, key, availability).confirm,
+            confirm=confirmer.confirm,
         )
         self._reporter = Reporter(
             send_report,

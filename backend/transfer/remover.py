@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from backend.atomic_file import DirectorySync
+from backend.storage_directory import StorageDirectory
 from backend.transfer.availability import DELETE, Availability
 from backend.transfer.counters import Counters
 from backend.transfer.kept_names import KeptNames
@@ -56,11 +57,15 @@ class Remover:
         counters: Counters,
         grace_period: float,
         on_dropped: Callable[[str, int], None],
+        storage_directory: StorageDirectory | None = None,
     ) -> None:
         """`grace_period` is in seconds. Without `ask` everything may go.
 
         `on_dropped` is told name and bytes of each pending file that was dropped.
+
+        What lies in `storage_directory` may be the only copy, so it goes together with the object, not before.
         """
+        self._storage_directory = storage_directory
         self._spool = spool
         self._cache = cache
         self._store = store
@@ -150,6 +155,8 @@ class Remover:
             try:
                 self._drop_copies(name, removal)  # again: it may have been uploaded since
                 self._drop_pending(name)
+                if self._storage_directory:
+                    self._storage_directory.remove(name)
                 self._store.delete(self._key(name))
             except (ObjectStoreError, OSError) as error:
                 removal.failed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from backend.stack.orthanc import merged
 from backend.stack.processes import wait_until
 from tests.integration.archive import (
     NOW,
@@ -22,6 +24,7 @@ from tests.integration.archive import (
     isen,
     key_of,
     orphan_key,
+    run_isen,
     store_images,
 )
 from tests.integration.harness import Node, NodeMaker, sop_instance_uid
@@ -78,6 +81,48 @@ def test_repair_changes_nothing_without_apply_and_heals_with_it(node: Node, tmp_
     assert found(document) == {keys[3]: "missing", junk: "orphaned"}
     assert isen(node, "repair", *NOW, "--apply", "--delete-unknown")[0] == 1
     assert found(isen(node, "verify", *NOW)[1]) == {keys[3]: "missing"}
+
+
+def test_lost_objects_come_back_from_a_folder_and_from_another_bucket(node: Node, tmp_path: Path) -> None:
+    """Each with a layout of its own; only with the bytes that Orthanc's index knows."""
+    stored = store_images(node, tmp_path / "images", 6)
+    bucket, keys = Bucket(node), [key_of(node, instance) for instance in stored]
+    backup, other = tmp_path / "backup", f"{node.bucket}-copy"
+    bucket.client.create_bucket(Bucket=other)
+    for number, key in enumerate(keys):
+        content = bucket.get(key) if number < 4 else b"altered"
+        if number % 2:
+            uuid = key.removesuffix(".dcm")
+            place = f"old/{uuid[:2]}/{uuid[2:4]}/{uuid}"
+            bucket.client.put_object(Bucket=other, Key=place, Body=content)
+        else:
+            (backup / key[:2] / key[2:4]).mkdir(parents=True, exist_ok=True)
+            (backup / key[:2] / key[2:4] / key.removesuffix(".dcm")).write_bytes(content)
+        bucket.delete(key)
+        (node.folder / "cache" / "objects" / key[:2] / key).unlink()
+    settings = tmp_path / "other.json"
+    changed = merged(
+        node.orthanc.settings,
+        {"Isen": {"Storage": {"BucketName": other, "RootPath": "old", "StorageStructure": "legacy"}}},
+    )
+    settings.write_text(json.dumps(changed))
+    sources = ["--from-directory", str(backup), "--from-bucket", str(settings)]
+    code, plan = isen(node, "repair", *NOW, *sources)
+    assert (code, [action["Deed"] for action in plan["Actions"]].count("upload")) == (1, 4)
+    code, document = isen(node, "repair", *NOW, *sources, "--apply")
+    assert code == 1
+    left = {action["Key"] for action in document["Actions"] if action["Outcome"] != "done"}
+    assert left == {keys[4], keys[5]}
+    for key, path in list(zip(keys, stored.values(), strict=True))[:4]:
+        assert bucket.get(key) == path.read_bytes()
+    assert found(isen(node, "verify", *NOW, "--read-data")[1]) == {keys[4]: "missing", keys[5]: "missing"}
+    settings.write_text(settings.read_text().replace(node.s3.url, "http://127.0.0.1:1"))
+    assert isen_fails(node, "repair", *NOW, *sources) == 2
+
+
+def isen_fails(node: Node, command: str, *options: str) -> int:
+    """Exit code of a tool that could not do its work."""
+    return run_isen(command, str(node.folder / "orthanc.json"), *options).returncode
 
 
 def test_repair_refuses_to_delete_more_than_the_share(node: Node, tmp_path: Path) -> None:

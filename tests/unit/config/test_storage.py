@@ -17,6 +17,8 @@ NATIVE: dict[str, Any] = {
     "AwsS3Storage": {"BucketName": "dicom", "Region": "eu-west-1"},
 }
 
+GOOD_WITH_FOLDER = changed("StorageDirectory", "/var/lib/orthanc")
+
 
 def storage(option: str, value: Any) -> dict[str, Any]:
     return changed(f"Isen.Storage.{option}", value)
@@ -107,7 +109,9 @@ def native(option: str, value: Any) -> dict[str, Any]:
         ("BucketKeyEnabled", True, "is for encryption by KMS"),
         ("SseKmsKeyId", "key", "is for encryption by KMS"),
         ("StorageEncryption", {"Enable": True}, "is not supported"),
-        ("HybridMode", "WriteToFileSystem", 'must be "Disabled"'),
+        ("HybridMode", "WriteToBoth", "must be 'Disabled', 'WriteToFileSystem' or 'WriteToObjectStorage'"),
+        ("HybridMode", True, "must be 'Disabled'"),
+        ("MigrationFromFileSystemEnabled", "true", "must be true or false"),
     ],
 )
 def test_an_impossible_storage_option_is_refused_by_its_path(option: str, value: Any, sentence: str) -> None:
@@ -228,6 +232,50 @@ def test_native_folders_need_an_absolute_storage_directory() -> None:
     assert relative.settings.storage.cache_directory == Path("/etc/orthanc/db/isen/cache")
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "mode"),
+    [
+        ("HybridMode", "WriteToFileSystem", "WriteToFileSystem"),
+        ("HybridMode", "WriteToObjectStorage", "WriteToObjectStorage"),
+        ("MigrationFromFileSystemEnabled", True, "WriteToObjectStorage"),  # the old name
+        ("MigrationFromFileSystemEnabled", False, "Disabled"),
+    ],
+)
+def test_hybrid_mode_is_the_native_plugins_over_orthancs_folder(option: str, value: Any, mode: str) -> None:
+    for configuration in (native(option, value), changed(f"Isen.Storage.{option}", value, GOOD_WITH_FOLDER)):
+        settings = accepted(configuration).settings.storage
+        assert settings.hybrid_mode == mode
+        assert settings.storage_directory == (None if mode == "Disabled" else Path("/var/lib/orthanc"))
+
+
+def test_both_names_of_hybrid_mode_are_one_too_many() -> None:
+    configuration = changed(
+        "AwsS3Storage.MigrationFromFileSystemEnabled", value=True, base=native("HybridMode", "Disabled")
+    )
+    assert only_problem(configuration)[0] == "AwsS3Storage.MigrationFromFileSystemEnabled"
+
+
+def test_hybrid_mode_needs_an_absolute_storage_directory() -> None:
+    hybrid = storage("HybridMode", "WriteToObjectStorage")
+    for value in (Removed, "OrthancStorage", ""):
+        configuration = hybrid if value is Removed else changed("StorageDirectory", value, hybrid)
+        assert only_problem(configuration)[0] == "StorageDirectory"
+
+
+def test_what_is_written_to_the_file_system_cannot_wait_for_s3() -> None:
+    configuration = changed("Isen.Storage.Durability", "ObjectStore", GOOD_WITH_FOLDER)
+    accepted(changed("Isen.Storage.HybridMode", "WriteToObjectStorage", configuration))
+    path, _ = only_problem(changed("Isen.Storage.HybridMode", "WriteToFileSystem", configuration))
+    assert path == "Isen.Storage.Durability"
+
+
+def test_an_unsynced_storage_area_is_a_warning_only() -> None:
+    configuration = changed("SyncStorageArea", value=False, base=GOOD_WITH_FOLDER)
+    assert accepted(configuration).warnings == ()
+    (warning,) = accepted(changed("Isen.Storage.HybridMode", "WriteToFileSystem", configuration)).warnings
+    assert warning.startswith("SyncStorageArea: ")
+
+
 def test_a_native_endpoint_without_a_scheme_is_https() -> None:
     assert (
         accepted(native("Endpoint", "s3.example.org:9000")).settings.storage.endpoint == "https://s3.example.org:9000"
@@ -240,8 +288,6 @@ def test_a_native_endpoint_without_a_scheme_is_https() -> None:
     [
         ("StorageEncryption", {"Enable": True, "MasterKey": [1, "/key"]}),
         ("StorageEncryption", {"MasterKey": [1, "/key"]}),
-        ("HybridMode", "WriteToObjectStorage"),
-        ("MigrationFromFileSystemEnabled", True),
     ],
 )
 def test_a_native_option_that_promises_what_isen_cannot_do_is_refused(option: str, value: Any) -> None:

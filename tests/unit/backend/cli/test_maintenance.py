@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from backend.cli.__main__ import app
 from backend.maintenance.rest import OrthancUnavailable
+from backend.maintenance.set_up import Archive
 from backend.transfer.object_store.errors import Unreachable
 from tests.unit.backend.maintenance.fake_archive import FakeArchive
 
@@ -21,7 +22,11 @@ ORPHAN = "00000000-0000-4000-8000-00000000000"
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeArchive:
     made = FakeArchive(tmp_path)
-    monkeypatch.setattr("backend.cli.maintenance.open_archive", lambda *_, **__: made.archive)
+
+    def open_archive(*_: Any, storage_directory: Path | None = None, **__: Any) -> Archive:
+        return made.with_storage_directory(storage_directory, is_hybrid=False) if storage_directory else made.archive
+
+    monkeypatch.setattr("backend.cli.maintenance.open_archive", open_archive)
     monkeypatch.setattr("backend.maintenance.patience.back_off", lambda *_, **__: 0.0)
     return made
 

@@ -7,6 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import md5, sha256
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +21,7 @@ from backend.maintenance.local import LocalFiles
 from backend.maintenance.set_up import Archive, Naming
 from backend.object_key import attachment_name
 from backend.spool import FOLDERS
+from backend.storage_directory import storage_path
 from backend.transfer.object_store.memory import MemoryObjectStore
 from config.settings import StorageSettings
 
@@ -32,6 +34,7 @@ class FakeRest:
         self.before: Callable[[str], None] = lambda path: None  # called with each path
         self.posted: list[bytes] = []
         self.status = "Success"
+        self.isen_status: dict[str, Any] | None = {"Storage": {"ObjectStore": {"Bucket": ""}}}
 
     def add(self, content: bytes, *, instance: str | None = None, attachment: str = "dicom", kind: int = 1) -> str:
         """Index an attachment; returns its name."""
@@ -51,6 +54,8 @@ class FakeRest:
     def get(self, path: str) -> Any | None:
         self.before(path)
         parts = urlsplit(path)
+        if parts.path == "/isen/status":
+            return self.isen_status
         if parts.path == "/statistics":
             return {"CountInstances": len(self.instances)}
         if match := re.fullmatch(r"/instances/([^/]+)/attachments(?:/([^/]+)/info)?", parts.path):
@@ -88,6 +93,12 @@ class FakeArchive:
         index = OrthancIndex(self.rest, legacy=False, parallel=2)  # type: ignore[arg-type]  # the same calls
         self.archive = Archive(index, self.store, LocalFiles(self.spool, self.cache), Naming(settings))
 
+    def with_storage_directory(self, folder: Path, *, is_hybrid: bool = True) -> Archive:
+        """From now on the archive has a part in this folder of Orthanc's own storage area."""
+        local = LocalFiles(self.spool, self.cache, folder)
+        self.archive = replace(self.archive, local=local, storage_directory=folder, is_hybrid=is_hybrid)
+        return self.archive
+
     def stored(self, content: bytes, **options: Any) -> str:
         """An attachment in index and bucket; its name, which is its key."""
         name = self.rest.add(content, **options)
@@ -100,8 +111,11 @@ class FakeArchive:
         self.store.modified[key] = time.time() - age
 
     def local(self, place: str, name: str, content: bytes, digest: bytes | None = None) -> Path:
-        """A file in the spool or the cache."""
+        """A file in the spool, the cache or the storage directory."""
         path = cache_path(self.cache, name) if place == "cache" else self.spool / place / name
+        if place == "storage-directory":
+            assert self.archive.storage_directory
+            path = storage_path(self.archive.storage_directory, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         write_digest(path, digest or sha256(content).digest())

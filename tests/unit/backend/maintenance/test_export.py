@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from backend.atomic_file import read_digest
 from backend.maintenance.export import Export
 from backend.maintenance.findings import Finding
-from backend.maintenance.local import storage_path
+from backend.storage_directory import INCOMING, StorageDirectory, storage_path
 from tests.unit.backend.maintenance.fake_archive import FakeArchive
 
 
@@ -14,7 +19,7 @@ def export(fake: FakeArchive, folder: Path) -> tuple[dict[str, int], list[Findin
     failures: list[Finding] = []
     run = Export(fake.archive, folder, parallel=2, on_progress=lambda progress: None)
     run.run(failures.append)
-    assert list(folder.rglob("*.isen")) == []
+    assert [path.name for path in (folder / INCOMING).iterdir() if path.name != "left"] == []
     return dict(run.counts), failures
 
 
@@ -27,7 +32,7 @@ def test_files_have_orthancs_layout_and_are_written_once(fake: FakeArchive, tmp_
     assert path.read_bytes() == b"content"
     assert export(fake, tmp_path / "out") == ({"present": 1}, [])
     path.write_bytes(b"half")
-    path.with_name(uuid + ".isen").write_bytes(b"left by a run that was killed")
+    (tmp_path / "out" / INCOMING / "left").write_bytes(b"by a run that was killed; an hour later it is swept")
     assert export(fake, tmp_path / "out") == ({"written": 1}, [])
     assert path.read_bytes() == b"content"
 
@@ -46,6 +51,28 @@ def test_other_bytes_are_never_written_and_told(fake: FakeArchive, tmp_path: Pat
     assert counts == {"failed": 2}
     assert {failure.name for failure in failures} == {altered, missing}
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+
+
+def test_what_was_written_is_verified_by_isen_on_every_read_from_then_on(fake: FakeArchive, tmp_path: Path) -> None:
+    name = fake.stored(b"content")
+    export(fake, tmp_path / "out")
+    assert read_digest(storage_path(tmp_path / "out", name)) == sha256(b"content").digest()
+
+
+def test_a_file_whose_attachment_is_removed_while_it_is_written_goes_again(
+    fake: FakeArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Isen has carried the removal out before there was a file."""
+    name = fake.stored(b"content")
+    publish = StorageDirectory.publish
+
+    def publish_and_forget(*arguments: Any) -> None:
+        publish(*arguments)
+        fake.rest.forget(name)
+
+    monkeypatch.setattr(StorageDirectory, "publish", publish_and_forget)
+    assert export(fake, tmp_path / "out") == ({"removed": 1}, [])
+    assert not storage_path(tmp_path / "out", name).exists()
 
 
 def test_what_orthanc_removes_meanwhile_is_no_failure(fake: FakeArchive, tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ import pytest
 
 from backend.atomic_file import write_digest
 from backend.cache import cache_path
+from backend.custom_data import CustomData
 from backend.plugin.attachments import Attachments, CorruptedAttachment
 from backend.plugin.transfer_client import TransferClient, TransferError
 from backend.spool import Spool, SpoolFull
+from backend.storage_directory import StorageDirectory, storage_path
 from tests.fakes.transfer_thread import Answer, Transfer
 
 NAME = "11111111-2222-3333-4444-555555555555.dcm"
@@ -160,3 +162,95 @@ def test_remove_buries_and_wakes(attachments: Attachments, spool: Spool, transfe
     attachments.remove(NAME)
     assert (spool.directory / "tombstones" / NAME).exists()
     assert transfer.woken.wait(10)
+
+
+@pytest.fixture
+def hybrid(
+    tmp_path: Path, transfer: Transfer, spool: Spool, errors: list[str], storage_directory: StorageDirectory
+) -> Attachments:
+    """HybridMode: attachments of Orthanc's own storage area are read too."""
+    client = TransferClient(tmp_path / "transfer.sock")
+    return Attachments(spool, tmp_path / "cache", client, log_error=errors.append, storage_directory=storage_directory)
+
+
+@pytest.fixture
+def storage_directory(tmp_path: Path) -> StorageDirectory:
+    made = StorageDirectory(tmp_path / "storage")
+    made.directory.mkdir()
+    made.recover()
+    return made
+
+
+def left_by_orthanc(storage_directory: StorageDirectory, content: bytes) -> Path:
+    path = storage_path(storage_directory.directory, NAME)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def missing(_: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+    return {"Result": "error", "Error": "missing", "Message": "S3 has none"}, []
+
+
+def test_a_file_of_orthancs_is_read_without_asking_s3(
+    hybrid: Attachments, transfer: Transfer, storage_directory: StorageDirectory, spool: Spool, tmp_path: Path
+) -> None:
+    left_by_orthanc(storage_directory, b"from Orthanc")
+    assert hybrid.read(NAME) == b"from Orthanc"
+    assert hybrid.read_range(NAME, 5, 8, None) == b"Ort"
+    assert hybrid.counters["reads_storage_directory"] == 2
+    put_in_cache(tmp_path, b"from cache", b"from cache")
+    assert hybrid.read(NAME) == b"from cache"
+    spool.accept(NAME, b"from spool")
+    assert hybrid.read(NAME) == b"from spool"
+    assert transfer.requests == []
+
+
+def test_what_that_folder_does_not_have_comes_from_s3(hybrid: Attachments, transfer: Transfer, tmp_path: Path) -> None:
+    transfer.answer = serve_file(tmp_path, b"from S3", b"from S3")
+    assert hybrid.read(NAME) == b"from S3"
+    transfer.answer = missing
+    with pytest.raises(TransferError, match="S3 has none"):
+        hybrid.read(NAME)
+
+
+def test_writing_to_the_file_system_asks_nobody_and_is_verified_on_each_read(
+    hybrid: Attachments, transfer: Transfer, storage_directory: StorageDirectory, spool: Spool, errors: list[str]
+) -> None:
+    hybrid.create_in_storage_directory(NAME, b"image")
+    path = storage_path(storage_directory.directory, NAME)
+    assert path.read_bytes() == b"image"
+    assert hybrid.read(NAME) == b"image"
+    assert (transfer.requests, list((spool.directory / "pending").iterdir())) == ([], [])
+    path.write_bytes(b"imagE")
+    transfer.answer = missing
+    for read in (lambda: hybrid.read(NAME), lambda: hybrid.read_range(NAME, 0, 2, None)):
+        with pytest.raises(CorruptedAttachment, match="StorageDirectory"):
+            read()
+    assert errors == [f"storage_directory_corrupted name={NAME} action=ask_object_store"] * 2
+
+
+def test_a_damaged_file_gives_way_to_the_object(
+    hybrid: Attachments, transfer: Transfer, storage_directory: StorageDirectory, tmp_path: Path
+) -> None:
+    path = left_by_orthanc(storage_directory, b"damaged")
+    write_digest(path, sha256(b"image").digest())
+    transfer.answer = serve_file(tmp_path, b"image", b"image")
+    assert hybrid.read(NAME) == b"image"
+    path.unlink()
+    left_by_orthanc(storage_directory, b"damaged")  # of which only Orthanc's index knows
+    known = CustomData.of(b"image", NAME)
+    assert hybrid.read(NAME, known) == b"image"
+    assert hybrid.read_range(NAME, 1, 3, known) == b"ma"
+
+
+@pytest.mark.parametrize("kind", ["missing", "unreachable"])
+def test_a_folder_that_cannot_be_read_does_not_make_an_attachment_missing(
+    hybrid: Attachments, transfer: Transfer, storage_directory: StorageDirectory, kind: str, tmp_path: Path
+) -> None:
+    (storage_directory.directory / NAME[:2]).write_bytes(b"in the way")
+    transfer.answer = lambda _: ({"Result": "error", "Error": kind, "Message": "no"}, [])
+    with pytest.raises(NotADirectoryError if kind == "missing" else TransferError):
+        hybrid.read(NAME)
+    transfer.answer = serve_file(tmp_path, b"from S3", b"from S3")
+    assert hybrid.read(NAME) == b"from S3"

@@ -16,6 +16,7 @@ from backend.plugin.storage_area import StorageArea
 from backend.plugin.storage_area3 import StorageArea3
 from backend.plugin.transfer_client import TransferClient
 from backend.spool import Spool
+from backend.storage_directory import StorageDirectory, storage_path
 from tests.fakes.transfer_thread import Transfer
 
 UUID = "11111111-2222-3333-4444-555555555555"
@@ -23,6 +24,7 @@ STORAGE = {
     "StorageStructure": "flat",
     "RootPath": "hospital",
     "Durability": "Spool",
+    "HybridMode": "Disabled",
     "ObjectStoreTimeout": 5.0,
 }
 
@@ -129,12 +131,12 @@ def test_custom_data_of_somebody_else_is_refused(area: StorageArea3, host: Host)
     assert "another plugin" in host.errors[0]
 
 
-def test_a_failing_disk_is_told(area: StorageArea3, attachments: Attachments, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_disk_is_told(area: StorageArea3, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(attachments, "create_in_spool", fails)
-    monkeypatch.setattr(attachments, "remove", fails)
+    monkeypatch.setattr(Spool, "accept", fails)
+    monkeypatch.setattr(Spool, "bury", fails)
     assert area.create(UUID, 1, 4, b"image", None) == (14, None)
     assert area.remove(UUID, 1, b"") == 14
 
@@ -143,3 +145,26 @@ def test_a_store_that_s3_has_not_confirmed_is_refused(host: Host, attachments: A
     transfer.answer = failing("unreachable")
     area = StorageArea3(host, attachments, {**STORAGE, "Durability": "ObjectStore"})
     assert area.create(UUID, 1, 4, b"image", None) == (32, None)
+
+
+def test_with_write_to_file_system_both_apis_write_into_orthancs_folder(
+    host: Host, transfer: Transfer, tmp_path: Path
+) -> None:
+    """What one has stored the other reads; the spool stays empty."""
+    spool, folder = Spool(tmp_path / "spool", maximum_size=1000), StorageDirectory(tmp_path / "storage")
+    folder.directory.mkdir()
+    folder.recover()
+    client = TransferClient(tmp_path / "transfer.sock")
+    hybrid = Attachments(spool, tmp_path / "cache", client, log_error=host.LogError, storage_directory=folder)
+    storage = {**STORAGE, "HybridMode": "WriteToFileSystem"}
+    older, newer = StorageArea(host, hybrid, storage), StorageArea3(host, hybrid, storage)
+    newer.keeps_custom_data = True
+    older.create(UUID, 1, b"image")
+    assert newer.read_range(UUID, 1, 1, 3, b"") == (0, b"mag")
+    other = UUID.replace("1", "9")
+    code, data = newer.create(other, 3, 4, bytes(2000), None)  # more than the spool takes
+    assert (code, older.read(other, 3)) == (0, bytes(2000))
+    storage_path(folder.directory, other).write_bytes(bytes(1999) + b"x")
+    transfer.answer = failing("missing")
+    assert newer.read_range(other, 3, 0, 2000, data or b"") == (20, b"")
+    assert list((spool.directory / "pending").iterdir()) == []

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from backend.spool import Spool
+from backend.storage_directory import StorageDirectory
 from backend.transfer.attachment_upload import AttachmentUpload
 from backend.transfer.availability import Availability, ObservedObjectStore
 from backend.transfer.counters import Counters
@@ -59,7 +60,7 @@ class Parts:
         )
         self.remover = self.make_remover(0.0)
 
-    def make_remover(self, grace_period: float) -> Remover:
+    def make_remover(self, grace_period: float, storage_directory: StorageDirectory | None = None) -> Remover:
         return Remover(
             self.spool.directory,
             self.cache,
@@ -73,6 +74,7 @@ class Parts:
             counters=self.counters,
             grace_period=grace_period,
             on_dropped=self.on_dropped or (lambda name, size: self.dropped.append((name, size))),
+            storage_directory=storage_directory,
         )
 
     def remove_due(self) -> int:

@@ -7,6 +7,7 @@ from hashlib import md5, sha256
 import pytest
 
 from backend.atomic_file import write_digest
+from backend.storage_directory import StorageDirectory
 from backend.transfer.availability import GET, ObservedObjectStore
 from backend.transfer.confirmer import Confirmer, Expected
 from backend.transfer.object_store.errors import AccessDenied, ObjectCorrupted, Unreachable
@@ -110,3 +111,19 @@ def test_states_come_in_the_order_of_the_question(parts: Parts, confirmer: Confi
         parts.store.put_foreign(name, CONTENT)
     states = confirmer.confirm([Expected(name, len(CONTENT), MD5) for name in names])
     assert states == ["committed", "missing"] * 15
+
+
+def test_what_is_still_to_be_migrated_is_pending_and_never_committed(parts: Parts) -> None:
+    """Only what S3 holds counts, but the migration may still bring it there."""
+    store = ObservedObjectStore(parts.store, parts.availability)
+    folder = StorageDirectory(parts.folder / "storage")
+    arguments = (parts.spool.directory, parts.folder / "cache", store, str, parts.availability)
+    hybrid = Confirmer(*arguments, migrating_from=folder)
+    assert state(hybrid) == "missing"
+    folder.directory.mkdir()
+    folder.recover()
+    folder.write(NAME, CONTENT, DIGEST)
+    assert state(hybrid) == "pending"
+    assert state(Confirmer(*arguments)) == "missing"  # nothing is on its way: WriteToFileSystem, or no HybridMode
+    parts.store.put_foreign(NAME, CONTENT)
+    assert state(hybrid) == "committed"

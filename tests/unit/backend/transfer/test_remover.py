@@ -6,6 +6,7 @@ import time
 import pytest
 
 from backend.stack.processes import wait_until
+from backend.storage_directory import StorageDirectory, storage_path
 from backend.transfer.object_store.errors import AccessDenied, RequestRefused, Unreachable
 from tests.fakes.transfer_child import content_of, name_of
 from tests.fakes.unsteady_store import raising
@@ -209,3 +210,27 @@ def test_an_object_that_cannot_be_deleted_is_told_once(parts: Parts, caplog: pyt
     assert caplog.text.count(f"removal_failed name={NAME} reason=Object Lock") == 1
     parts.remove_due()
     assert len(parts.removals) == 0
+
+
+def test_the_file_in_orthancs_folder_goes_with_the_object_and_its_failure_keeps_the_tombstone(parts: Parts) -> None:
+    """It may be the only copy, so it has the grace period too."""
+    folder = StorageDirectory(parts.folder / "storage")
+    folder.directory.mkdir()
+    folder.recover()
+    folder.write(NAME, CONTENT, bytes(32))
+    parts.spool.bury(NAME)
+    parts.removals.refresh({NAME})
+    parts.remover = parts.make_remover(100, folder)
+    parts.remover.drop_local()
+    parts.remove_due()
+    assert folder.has(NAME)
+    path = storage_path(folder.directory, NAME)
+    path.rename(folder.directory / "aside")
+    path.mkdir()  # unlink(2) fails on it
+    parts.remover = parts.make_remover(0, folder)
+    parts.remove_due()
+    assert parts.file("tombstones", NAME).exists()
+    path.rmdir()
+    (folder.directory / "aside").rename(path)
+    wait_until(lambda: parts.remove_due() >= 0 and not path.exists(), 20, "the next try removes the file")
+    wait_until(lambda: parts.remove_due() >= 0 and not parts.file("tombstones", NAME).exists(), 20, "it is done")
