@@ -103,9 +103,13 @@ class Remover:
             undropped = [(name, removal) for name, removal in self._removals.items() if not removal.is_dropped]
         for name, removal in undropped:
             with self._names.if_free(name) as is_free:
-                if is_free:
-                    self._drop(name)
-                    removal.is_dropped = True
+                if is_free and time.monotonic() >= removal.not_before:
+                    try:
+                        self._drop(name)
+                    except OSError as error:  # of this file; the others, and uploads, must go on
+                        self._postpone(name, removal, error)
+                    else:
+                        removal.is_dropped = True
 
     def delete_due(self) -> int:
         """Delete the objects whose time has come, up to a batch of them; returns how many were due."""
@@ -114,12 +118,22 @@ class Remover:
             due = [name for name, removal in self._removals.items() if self._is_due(name, removal, now)][:_BATCH]
         deleted = [name for name, is_deleted in zip(due, self._pool.map(self._delete, due), strict=True) if is_deleted]
         if deleted:
+            self._finish(deleted)
+        return len(due)
+
+    def _finish(self, deleted: list[str]) -> None:
+        """Take the tombstones away; where the disk refuses, the deletion is repeated later."""
+        try:
             self._pending_sync.sync()
             for name in deleted:
                 (self._spool / "tombstones" / name).unlink(missing_ok=True)
                 with self._lock:
                     self._removals.pop(name, None)
-        return len(due)
+        except OSError as error:
+            for name in deleted:
+                removal = self._removals.get(name)
+                if removal is not None:
+                    self._postpone(name, removal, error)
 
     def _run(self) -> None:
         while not self._stopped.is_set():
@@ -127,8 +141,8 @@ class Remover:
             if self._availability.wait(DELETE, 1.0):
                 try:
                     due = self.delete_due()
-                except OSError as error:
-                    log.error("removal_failed reason=%s", error)  # noqa: TRY400 - one line per event
+                except Exception as error:  # noqa: BLE001 - a mistake with one removal must not end all
+                    log.error("removal_failed reason=%r", error)  # noqa: TRY400 - one line per event
             if due < _BATCH:
                 self._stopped.wait(_PAUSE)
 
@@ -157,13 +171,16 @@ class Remover:
                     self._storage_directory.remove(name)
                 self._store.delete(self._key(name))
             except (ObjectStoreError, OSError) as error:
-                removal.failures += 1
-                removal.not_before = time.monotonic() + back_off(removal.failures, first=1.0, cap=_LONGEST_PAUSE)
-                if removal.failures == 1 and not getattr(error, "concerns_all", False):
-                    log.warning("removal_failed name=%s reason=%s", name, error)
+                self._postpone(name, removal, error)
                 return False
         self._counters.add("deletions")
         return True
+
+    def _postpone(self, name: str, removal: _Removal, error: Exception) -> None:
+        removal.failures += 1
+        removal.not_before = time.monotonic() + back_off(removal.failures, first=1.0, cap=_LONGEST_PAUSE)
+        if removal.failures == 1 and not getattr(error, "concerns_all", False):
+            log.warning("removal_failed name=%s reason=%s", name, error)
 
     def _drop(self, name: str) -> None:
         path = self._spool / "pending" / name

@@ -66,11 +66,17 @@ class Reporter:
             "ReleasedBytes": self._released.total,
             **self._queue.report(),
             "TombstoneCount": self._remover.count,
-            "QuarantineCount": len(os.listdir(self._quarantine)),
+            "QuarantineCount": self._quarantined(),
             "ObjectStore": self._availability.report(),
             "Cache": self._cache.report(),
             "Counters": self._counters.snapshot(),
         }
+
+    def _quarantined(self) -> int | None:
+        try:
+            return len(os.listdir(self._quarantine))
+        except OSError:
+            return None  # the disk fails; the rest of the report is wanted all the more
 
     def _run(self) -> None:
         while True:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import errno
 import os
 import time
 
+import pytest
+
+from backend.stack.processes import wait_until
 from backend.storage_directory import StorageDirectory, storage_path
 from backend.transfer.object_store.errors import AccessDenied, Unreachable
 from backend.transfer.remover import Remover
@@ -151,4 +155,44 @@ def test_the_file_in_orthancs_folder_goes_with_the_object_and_its_failure_keeps_
     again.refresh({NAME})
     again.delete_due()
     assert not path.exists()
+
+
+def refuse_to_unlink(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    """unlink(2) fails below folders whose path contains `part`."""
+    real_unlink = os.unlink
+
+    def unlink(path: os.PathLike[str] | str, **keywords: int) -> None:
+        if part in str(path):
+            raise OSError(errno.EROFS, "Read-only file system")
+        real_unlink(path, **keywords)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+
+
+def test_a_file_that_cannot_be_dropped_does_not_hold_up_the_others(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Uploads are listed after removals are dropped: an exception here would end both."""
+    for number in (1, 2):
+        parts.spool.accept(name_of(number), CONTENT)
+    bury(parts, name_of(1), name_of(2))
+    with monkeypatch.context() as patch:
+        refuse_to_unlink(patch, f"pending/{name_of(1)}")
+        parts.remover.drop_local()
+        assert parts.dropped == [(name_of(2), len(CONTENT))]
+    wait_until(lambda: (parts.remover.drop_local(), len(parts.dropped) == 2)[1], 5, "dropped when it can be")
+
+
+def test_a_tombstone_that_cannot_be_unlinked_is_tried_again_later_and_later(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts.store.put_foreign(NAME, CONTENT)
+    bury(parts, NAME)
+    with monkeypatch.context() as patch:
+        refuse_to_unlink(patch, "tombstones")
+        assert parts.remover.delete_due() == 1
+        assert parts.remover.delete_due() == 0  # not at once: each trial is a request to S3
+    assert parts.remover.count == 1
+    wait_until(parts.remover.delete_due, 5, "due again")
+    assert parts.remover.count == 0
     assert not parts.file("tombstones", NAME).exists()
