@@ -175,8 +175,9 @@ class Spool:
         except FileNotFoundError:
             pass
         except OSError:
-            self._unswept.add(name)
-            return
+            if os.path.lexists(self._incoming + name):  # a read-only disk says so before it looks
+                self._unswept.add(name)
+                return
         self._unswept.discard(name)
         self._account.forget(name)
 

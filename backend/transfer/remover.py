@@ -153,6 +153,9 @@ class Remover:
             buried = (self._spool / "tombstones" / name).stat().st_mtime
         except FileNotFoundError:
             return False
+        except OSError as error:
+            self._postpone(name, removal, error)
+            return False
         age = time.time() - buried
         if age < 0:  # the clock was set back; ours since we have known of it will do
             age = now - removal.seen
