@@ -205,7 +205,7 @@ def test_each_system_call_fails_with_every_error(subject: Subject, tmp_path: Pat
 
 @pytest.mark.timeout(300)
 def test_a_store_that_fails_and_cannot_be_undone_is_no_store(subject: Subject, tmp_path: Path) -> None:
-    run_all(subject, tmp_path, "create", CLEAN_UP)
+    run_all(subject, tmp_path, "create", CLEAN_UP, once=("EIO",), for_good=("ENOSPC",))
 
 
 def test_a_disk_that_has_become_read_only_takes_nothing_and_heals(subject: Subject, tmp_path: Path) -> None:
