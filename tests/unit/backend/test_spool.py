@@ -170,6 +170,66 @@ def test_what_cannot_be_unlinked_counts_as_used_until_it_can(spool: Spool, monke
     assert spool.used == 0
 
 
+def test_what_a_read_only_disk_never_got_does_not_count(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """unlink(2) says that the disk is read-only before it says that there is no such file."""
+
+    def refuse(*_arguments: object) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(OSError, match="Read-only"):
+        spool.accept(NAME, b"image")
+    assert spool.used == 0
+    assert not spool.needs_tending
+
+
+def test_no_more_removals_are_remembered_than_memory_should_hold(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("backend.spool._MAXIMUM_UNBURIED", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        for name in (NAME, OTHER):
+            with pytest.raises(OSError, match="Read-only"):
+                spool.bury(name)
+    spool.tend()
+    assert names(spool, "tombstones") == {NAME}
+
+
+def test_one_thread_tends_at_a_time(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that hangs must not collect a thread a second."""
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        for _ in range(SUSPECT_AFTER):
+            with pytest.raises(SyncFailed):
+                spool.accept(NAME, b"image")
+    with spool._tending:
+        spool.tend()
+        assert spool.health.is_suspect
+    spool.tend()
+    assert not spool.health.is_suspect
+
+
+def test_a_file_that_goes_while_it_is_counted_does_not_count(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool.accept(NAME, b"image")
+    real_scandir = os.scandir
+
+    def scandir(folder: Path) -> list[os.DirEntry[str]]:
+        entries = list(real_scandir(folder))
+        (spool.directory / "pending" / NAME).unlink()
+        return entries
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    spool.recount()
+    assert spool.used == 0
+
+
 def test_after_some_failed_syncs_in_a_row_nothing_is_taken_until_a_trial_write_succeeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
