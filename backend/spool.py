@@ -13,6 +13,9 @@ power cut or a day without S3 loses nothing. The directory listing is the queue;
 
 Why write, fsync, rename, fsync of the directory: rename(2) is atomic but is not ordered after the write, see
 "Crash safety" in ARCHITECTURE.md.
+
+The spool is *suspect* once fsync has failed some times in a row: its disk may be losing what it confirms. It takes
+nothing then until a file written for that purpose could be synced.
 """
 
 from __future__ import annotations
@@ -25,9 +28,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from backend.atomic_file import DirectorySync, write_new
+from backend.atomic_file import DirectorySync, make_folders, write_new
+from backend.disk_health import DiskHealth, Log
+from backend.spool_account import SpoolAccount
 
 FOLDERS: Final = ("incoming", "pending", "uploaded", "tombstones", "removed", "quarantine")
+_MAXIMUM_UNBURIED: Final = 100_000  # names kept in memory while the disk takes no tombstones
+
+
+def _silent(_line: str) -> None:
+    pass
 
 
 class SpoolError(Exception):
@@ -36,6 +46,10 @@ class SpoolError(Exception):
 
 class SpoolFull(SpoolError):
     """The attachment does not fit; transient, the sender may try again."""
+
+
+class SpoolSuspect(SpoolError):
+    """The disk has failed to sync too often; transient if the disk is mended."""
 
 
 class SpoolInUse(SpoolError):
@@ -48,23 +62,25 @@ class Spool:
     Thread-safe for distinct names, which Orthanc guarantees. One owner only: `lock`.
     """
 
-    def __init__(self, directory: Path, maximum_size: int) -> None:
+    def __init__(
+        self, directory: Path, maximum_size: int, *, log_error: Log = _silent, log_warning: Log = _silent
+    ) -> None:
         """`maximum_size` is in bytes; the folders are made if they are missing."""
-        for folder in FOLDERS:
-            (directory / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(directory, FOLDERS)
         self.directory = directory
         self.maximum_size = maximum_size
-        self._incoming = directory / "incoming"
-        self._pending = directory / "pending"
+        self._log_error = log_error
         # text for what happens with every image, under the GIL: path objects showed in its profile
-        self._in_incoming, self._in_pending, self._in_tombstones = (
+        self._incoming, self._pending, self._tombstones = (
             f"{directory}/{folder}/" for folder in ("incoming", "pending", "tombstones")
         )
-        self._pending_sync = DirectorySync(self._pending)
-        self._tombstones_sync = DirectorySync(directory / "tombstones")
-        self._account = threading.Lock()
-        self._accepted = 0  # bytes in incoming and pending at the last count, and accepted since
-        self._released = 0  # bytes that the transfer process has taken out since then
+        self._pending_sync = DirectorySync(Path(self._pending))
+        self._tombstones_sync = DirectorySync(Path(self._tombstones))
+        self._account = SpoolAccount(Path(self._pending))
+        self.health = DiskHealth(Path(self._incoming), log_error=log_error, log_warning=log_warning)
+        self._tending = threading.Lock()
+        self._unswept: set[str] = set()  # in incoming, forgotten, but could not be unlinked
+        self._unburied: set[str] = set()  # removed, but without a durable tombstone
 
     def lock(self, patience: float) -> int:
         """Become the owner; the descriptor holds the lock as long as any process has it open.
@@ -98,20 +114,20 @@ class Spool:
         return sum(1 for _ in os.scandir(self._pending))
 
     def recount(self) -> None:
-        """Measure again what the spool holds; stores wait meanwhile. For when the transfer process has restarted."""
-        with self._account:
-            self._accepted = _bytes_below(self._incoming) + _bytes_below(self._pending)
-            self._released = 0
+        """Measure again what the spool holds; stores wait meanwhile. For when the transfer process has ended."""
+        try:
+            self._account.recount()
+        except OSError as error:
+            self._log_error(f"spool_unreadable folder={self._pending} reason={error}")
 
     def released(self, total: int) -> None:
         """The transfer process says how many bytes it has taken out since it started."""
-        with self._account:
-            self._released = total
+        self._account.released(total)
 
     @property
     def used(self) -> int:
         """Bytes that are in the spool at most."""
-        return self._accepted - self._released
+        return self._account.used
 
     def accept(self, name: str, content: bytes, digest: bytes | None = None) -> None:
         """Store `content` so that it survives a power cut, then return. Constant time.
@@ -119,77 +135,123 @@ class Spool:
         `digest` is its SHA-256 if it is known already.
 
         Raises:
-            SpoolFull: nothing was written.
-            OSError: the disk failed; nothing is pending under this name.
+            SpoolFull, SpoolSuspect: nothing was written.
+            OSError: the disk failed; nothing is accepted under this name.
         """
         self.stage(name, content, digest, durable=True)
         try:
-            os.rename(self._in_incoming + name, self._in_pending + name)
-            self._pending_sync.sync()
+            os.rename(self._incoming + name, self._pending + name)
         except BaseException:
-            (self._pending / name).unlink(missing_ok=True)
-            self.discard(name, len(content))
+            self.discard(name)
             raise
+        try:
+            self._pending_sync.sync()
+        except BaseException as error:
+            # The transfer process may have it already: it takes back what has a tombstone, wherever it is
+            self._try_to_bury(name)
+            self.health.failed(error)
+            raise
+        finally:
+            self._account.accept(name)
+        self.health.succeeded()
 
     def stage(self, name: str, content: bytes, digest: bytes | None = None, *, durable: bool = False) -> None:
         """Write `content` to `incoming`, where a restart drops it. Constant time.
 
         Raises:
-            SpoolFull: nothing was written.
-            OSError: the disk failed; nothing was written.
+            SpoolFull, SpoolSuspect: nothing was written.
+            OSError: the disk failed; nothing is staged under this name.
         """
-        self._reserve(len(content))
+        self._reserve(name, len(content))
         try:
-            write_new(self._in_incoming + name, content, digest or sha256(content).digest(), durable=durable)
-        except BaseException:
-            self._give_back(len(content))
+            write_new(self._incoming + name, content, digest or sha256(content).digest(), durable=durable)
+        except BaseException as error:
+            self.discard(name)
+            self.health.failed(error)
             raise
 
-    def discard(self, name: str, size: int) -> None:
-        """Forget a staged attachment of `size` bytes."""
-        (self._incoming / name).unlink(missing_ok=True)
-        self._give_back(size)
+    def discard(self, name: str) -> None:
+        """Forget a staged attachment; one that cannot be unlinked counts as used until `tend` succeeds."""
+        try:
+            os.unlink(self._incoming + name)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            if os.path.lexists(self._incoming + name):  # a read-only disk says so before it looks
+                self._unswept.add(name)
+                return
+        self._unswept.discard(name)
+        self._account.forget(name)
 
-    def confirmed(self, size: int) -> None:
-        """A staged attachment of `size` bytes has left the spool: S3 holds it."""
-        self._give_back(size)
+    def confirmed(self, name: str) -> None:
+        """A staged attachment has left the spool: S3 holds it."""
+        self._account.forget(name)
+
+    def give_up(self, name: str) -> None:
+        """Forget a staged attachment that may have reached S3 all the same: its object is deleted if it has."""
+        self._try_to_bury(name)
+        self.discard(name)
 
     def bury(self, name: str) -> None:
         """Note durably that Orthanc has removed this attachment, then return; the object is deleted later.
 
         Raises:
-            OSError: the disk failed; the removal may be forgotten.
+            OSError: the disk failed. The removal is remembered until `tend` succeeds, or this process ends.
         """
-        descriptor = os.open(self._in_tombstones + name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.close(descriptor)
-        self._tombstones_sync.sync()
+        try:
+            descriptor = os.open(self._tombstones + name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.close(descriptor)
+            self._tombstones_sync.sync()
+        except OSError as error:
+            if len(self._unburied) < _MAXIMUM_UNBURIED:
+                self._unburied.add(name)
+            self.health.failed(error)
+            raise
+        self._unburied.discard(name)
 
     def open(self, name: str) -> int | None:
         """A read-only descriptor of a pending attachment, or None if it is not pending."""
         try:
-            return os.open(self._in_pending + name, os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(self._pending + name, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
 
-    def _reserve(self, size: int) -> None:
-        with self._account:
-            if self._accepted - self._released + size > self.maximum_size:
-                raise SpoolFull(
-                    f"the spool holds {self._accepted - self._released} of {self.maximum_size} bytes and cannot take "
-                    f"{size} more until S3 has taken some; see Isen.Storage.MaximumSpoolSizeMB"
-                )
-            self._accepted += size
+    @property
+    def needs_tending(self) -> bool:
+        """Whether the disk has kept us from something."""
+        return bool(self.health.is_suspect or self._unswept or self._unburied)
 
-    def _give_back(self, size: int) -> None:
-        with self._account:
-            self._accepted -= size
+    def tend(self) -> None:
+        """Do what a failure of the disk has prevented, and try the disk if it is suspect.
 
-
-def _bytes_below(folder: Path) -> int:
-    total = 0
-    for entry in os.scandir(folder):
+        Takes as long as the disk takes; a call while another one runs does nothing.
+        """
+        if not self._tending.acquire(blocking=False):
+            return
         try:
-            total += entry.stat().st_size
-        except FileNotFoundError:
-            continue  # the transfer process has just taken it
-    return total
+            for name in tuple(self._unswept):
+                self.discard(name)
+            for name in tuple(self._unburied):
+                self._try_to_bury(name)
+            if self.health.is_suspect:
+                self.health.try_it()
+        finally:
+            self._tending.release()
+
+    def _try_to_bury(self, name: str) -> None:
+        try:
+            self.bury(name)
+        except OSError:
+            pass  # `tend` tries again
+
+    def _reserve(self, name: str, size: int) -> None:
+        if self.health.is_suspect:
+            raise SpoolSuspect(
+                f"the disk of {self.directory} does not keep what is written ({self.health.reason}), so nothing is "
+                "stored until a trial write succeeds; look at that disk and into the kernel's log"
+            )
+        if not self._account.reserve(name, size, self.maximum_size):
+            raise SpoolFull(
+                f"the spool holds {self.used} of {self.maximum_size} bytes and cannot take {size} more until S3 has "
+                "taken some; see Isen.Storage.MaximumSpoolSizeMB"
+            )

@@ -77,6 +77,8 @@ def lines(document: dict[str, Any]) -> Iterator[Line]:
     yield Line("Bucket", f"{store.get('Bucket')} at {store.get('Endpoint') or 'AWS'}")
     used, maximum = spool.get("UsedBytes"), spool.get("MaximumBytes")
     yield Line("Spool", f"{_megabytes(used)} of {_megabytes(maximum)}", not maximum or (used or 0) < maximum)
+    if spool.get("State", "Healthy") != "Healthy":
+        yield Line("Spool's disk", f"{spool['State']} {spool.get('Reason', '')}".strip(), healthy=False)
     pending, oldest = spool.get("PendingCount"), spool.get("OldestPendingSeconds")
     yield Line("Waiting for upload", f"{_known(pending)}" + (f", the oldest for {oldest:.0f} s" if oldest else ""))
     yield Line("Waiting for deletion", _known(spool.get("TombstoneCount")))

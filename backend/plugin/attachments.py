@@ -60,7 +60,7 @@ class Attachments:
         """Durability "Spool": durable on the local disk when this returns. `digest` is the SHA-256 if it is known.
 
         Raises:
-            SpoolFull: nothing was stored.
+            SpoolFull, SpoolSuspect: nothing was stored.
             OSError: the disk failed; nothing was stored.
         """
         self._spool.accept(name, content, digest)
@@ -71,7 +71,7 @@ class Attachments:
         """Durability "ObjectStore": S3 has confirmed it when this returns.
 
         Raises:
-            SpoolFull, OSError: nothing was stored.
+            SpoolFull, SpoolSuspect, OSError: nothing was stored.
             TransferError: S3 has not confirmed it within `timeout` seconds. Should it arrive later all the same, the
                 tombstone left here has it deleted.
         """
@@ -79,11 +79,10 @@ class Attachments:
         try:
             self._transfer.upload(name, timeout)
         except BaseException:
-            self._spool.bury(name)
-            self._spool.discard(name, len(content))
+            self._spool.give_up(name)
             self._transfer.wake()
             raise
-        self._spool.confirmed(len(content))
+        self._spool.confirmed(name)
         self._count("creates")
 
     def create_in_storage_directory(self, name: str, content: bytes, digest: bytes | None = None) -> None:

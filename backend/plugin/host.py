@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import json
 import math
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -95,7 +96,12 @@ class Isen:
             kind.check(folder)  # all of them before anything is touched
         if not spool_directory.exists():
             SPOOL.adopt(spool_directory)
-        self._spool = Spool(spool_directory, storage["MaximumSpoolSize"])
+        self._spool = Spool(
+            spool_directory,
+            storage["MaximumSpoolSize"],
+            log_error=self._host.LogError,
+            log_warning=self._host.LogWarning,
+        )
         lock = self._spool.lock(_LOCK_PATIENCE)
         for folder in (spool_directory, cache_directory):
             kinds[folder].adopt(folder)
@@ -198,6 +204,10 @@ class Isen:
     def _on_report(self, child: Child) -> None:
         if child.spec.name == TRANSFER:
             self._spool.released(child.report.get("ReleasedBytes", 0))
+        if self._spool.needs_tending:
+            # A disk that fails may also hang, which must not keep us from watching. Not a daemon: the interpreter's end
+            # waits for it, because a thread that wakes up afterwards takes Orthanc down
+            threading.Thread(target=self._spool.tend, name="isen-tend").start()
         if time.monotonic() >= self._next_metrics:
             self._next_metrics = time.monotonic() + _METRICS_INTERVAL
             self._status.publish_metrics()

@@ -57,6 +57,7 @@ class Status:
                 "StorageArea": 3 if hasattr(self._host, "RegisterStorageArea3") else 1,  # Orthanc's API
                 "Spool": {
                     "Directory": storage["SpoolDirectory"],
+                    **self._spool.health.report(),
                     "UsedBytes": self._spool.used,
                     "MaximumBytes": self._spool.maximum_size,
                     "PendingCount": transfer.get("PendingCount"),
@@ -94,6 +95,7 @@ class Status:
         document = self.document()
         storage = document["Storage"]
         metrics = {
+            "spool_healthy": storage["Spool"]["State"] == "Healthy",
             "spool_used_bytes": storage["Spool"]["UsedBytes"],
             "spool_pending_count": storage["Spool"]["PendingCount"],
             "spool_oldest_pending_seconds": storage["Spool"]["OldestPendingSeconds"],

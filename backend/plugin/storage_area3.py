@@ -14,7 +14,7 @@ from backend.object_key import attachment_name, object_key
 from backend.plugin.attachments import Attachments, CorruptedAttachment
 from backend.plugin.storage_area import creation
 from backend.plugin.transfer_client import TransferError
-from backend.spool import SpoolFull
+from backend.spool import SpoolFull, SpoolSuspect
 
 
 class StorageArea3:
@@ -84,6 +84,8 @@ class StorageArea3:
                 code = codes.INEXISTENT_FILE
             case TransferError(kind="timeout"):
                 code = codes.TIMEOUT
+            case SpoolSuspect():
+                code = codes.CANNOT_WRITE_FILE
             case OSError() if error.errno is not None and operation != "read":
                 code = codes.CANNOT_WRITE_FILE
             case MemoryError():

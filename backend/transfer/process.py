@@ -10,6 +10,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
+from backend.atomic_file import make_folders
 from backend.object_key import object_key
 from backend.spool import FOLDERS
 from backend.storage_directory import StorageDirectory
@@ -69,8 +70,7 @@ class TransferProcess:
         """
         self._bucket_name = settings.bucket_name
         self._spool = spool = settings.spool_directory
-        for folder in FOLDERS:
-            (spool / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(spool, FOLDERS)
         storage_directory = StorageDirectory(settings.storage_directory) if settings.storage_directory else None
         key = partial(
             object_key, root_path=settings.root_path, legacy=settings.storage_structure is StorageStructure.LEGACY

@@ -94,7 +94,11 @@ class Removals:
     def _is_due(self, name: str, removal: Removal, now: float, grace: float) -> bool:
         if now < removal.not_before or now - removal.seen < min(grace, _SHORTEST):
             return False
-        buried = self.buried(name)
+        try:
+            buried = self.buried(name)
+        except OSError:  # the disk fails; the others must go on
+            removal.failed()
+            return False
         if buried is None:
             return False
         age = time.time() - buried

@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -101,8 +104,8 @@ class Remover:
         """Remove the copies of what S3 has too; what is being uploaded has its turn later."""
         for name, removal in self._removals.those(lambda removal: not removal.is_dropped):
             with self._names.if_free(name) as is_free:
-                if is_free:
-                    self._drop_copies(name, removal)
+                if is_free and time.monotonic() >= removal.not_before:
+                    self._try(name, removal, partial(self._drop_copies, name, removal))
 
     def check_due(self) -> None:
         """Have it decided whether the index refers to what is due, up to a batch."""
@@ -114,19 +117,14 @@ class Remover:
         """The index does not refer to it: the last local copy may go, and then the object."""
         with self._names.if_free(name) as is_free:
             if is_free:  # otherwise it is being uploaded, and decided again
-                self._drop_copies(name, removal)
-                self._drop_pending(name)
-                removal.is_cleared = True
+                removal.is_cleared = self._try(name, removal, partial(self._drop_all, name, removal))
 
     def delete_due(self) -> int:
         """Delete the objects whose time has come, up to a batch of them; returns how many were due."""
         due = [name for name, _ in self._removals.due(lambda removal: removal.is_cleared, self._grace_period)]
         deleted = [name for name, is_deleted in zip(due, self._pool.map(self._delete, due), strict=True) if is_deleted]
         if deleted:
-            self._pending_sync.sync()
-            self._uploaded.sync()
-            for name in deleted:
-                self._finish(name)
+            self._finish(deleted)
         return len(due)
 
     def _run(self) -> None:
@@ -136,7 +134,7 @@ class Remover:
                 self.check_due()
                 if self._availability.wait(DELETE, _PAUSE):
                     due = self.delete_due()
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - a mistake with one removal must not end all
                 log.error("removal_failed reason=%s", error)  # noqa: TRY400 - one line per event
             if due < BATCH:
                 self._stopped.wait(_PAUSE)
@@ -152,30 +150,57 @@ class Remover:
         with self._names.if_free(name) as is_free:
             if not is_free:
                 return False  # being uploaded; it will see the tombstone
-            try:
-                self._drop_copies(name, removal)  # again: it may have been uploaded since
-                self._drop_pending(name)
-                if self._storage_directory:
-                    self._storage_directory.remove(name)
-                self._store.delete(self._key(name))
-            except (ObjectStoreError, OSError) as error:
-                removal.failed()
-                if removal.failures == 1 and not getattr(error, "concerns_all", False):
-                    log.warning("removal_failed name=%s reason=%s", name, error)
+            if not self._try(name, removal, partial(self._delete_all, name, removal)):
                 return False
         self._counters.add("deletions")
         return True
 
-    def _finish(self, name: str) -> None:
-        removal = self._removals.pop(name)
-        tombstone = self._spool / "tombstones" / name
-        if removal is None or removal.owner is None:
-            tombstone.unlink(missing_ok=True)
-            return
+    def _delete_all(self, name: str, removal: Removal) -> None:
+        self._drop_all(name, removal)  # again: it may have been uploaded since
+        if self._storage_directory:
+            self._storage_directory.remove(name)
+        self._store.delete(self._key(name))
+
+    def _try(self, name: str, removal: Removal, action: Callable[[], None]) -> bool:
+        """Whether it succeeded; if not, this removal has another try later, and the others go on."""
         try:
-            self._removed.take(name, tombstone)
-        except FileNotFoundError:
-            pass  # somebody has taken it away by hand
+            action()
+        except (ObjectStoreError, OSError) as error:
+            removal.failed()
+            if removal.failures == 1 and not getattr(error, "concerns_all", False):
+                log.warning("removal_failed name=%s reason=%s", name, error)
+            return False
+        return True
+
+    def _finish(self, names: list[str]) -> None:
+        """Take the tombstones away; where the disk refuses, the deletion is repeated later."""
+        removals = [(name, removal) for name in names if (removal := self._removals.get(name))]
+        try:
+            self._sync()
+        except OSError as error:
+            log.warning("removal_failed reason=%s", error)
+            for _, removal in removals:
+                removal.failed()
+            return
+        for name, removal in removals:
+            self._try(name, removal, partial(self._end, name, removal))
+
+    def _sync(self) -> None:
+        self._pending_sync.sync()
+        self._uploaded.sync()
+
+    def _end(self, name: str, removal: Removal) -> None:
+        tombstone = self._spool / "tombstones" / name
+        if removal.owner is None:
+            tombstone.unlink(missing_ok=True)
+        else:
+            with suppress(FileNotFoundError):  # somebody has taken it away by hand
+                self._removed.take(name, tombstone)
+        self._removals.pop(name)
+
+    def _drop_all(self, name: str, removal: Removal) -> None:
+        self._drop_copies(name, removal)
+        self._drop_pending(name)
 
     def _drop_copies(self, name: str, removal: Removal) -> None:
         if self._owners is not None and removal.owner is None:

@@ -74,11 +74,17 @@ class Reporter:
             "TombstoneCount": len(self._removals),
             "HeldTombstoneCount": self._removals.held,
             "Reconciliation": self._guard.report() if self._guard else {"State": "Off"},
-            "QuarantineCount": len(os.listdir(self._quarantine)),
+            "QuarantineCount": self._quarantined(),
             "ObjectStore": {**self._availability.report(), "VerifiesChecksums": self._canary.verifies_checksums},
             "Cache": self._cache.report(),
             "Counters": self._counters.snapshot(),
         }
+
+    def _quarantined(self) -> int | None:
+        try:
+            return len(os.listdir(self._quarantine))
+        except OSError:
+            return None  # the disk fails; the rest of the report is wanted all the more
 
     def _run(self) -> None:
         while True:

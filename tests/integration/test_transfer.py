@@ -216,7 +216,7 @@ def test_object_store_durability_refuses_in_time_and_leaves_nothing(make: Start,
     assert time.monotonic() - began < 3
     assert name_of(1) in fake.objects
     child.remove(name_of(1))
-    child.spool.discard(name_of(1), len(content_of(1)))
+    child.spool.discard(name_of(1))
     fake.faults.clear()
     child.wait(lambda: name_of(1) not in fake.objects, "the object is deleted")
     child.wait(lambda: child.listing("tombstones") == [], "the removal is done")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.atomic_file import DirectorySync, read_all, read_digest, read_part, write_digest
+from backend.atomic_file import DirectorySync, SyncFailed, read_all, read_digest, read_part, write_digest
 
 
 class SlowDisk:
@@ -78,6 +78,35 @@ def test_a_failed_sync_fails_everyone_it_covered_and_nobody_else(
     assert outcome == [errno.EIO]
     disk.may_end.release()
     sync.sync()
+
+
+def test_after_a_failed_sync_the_directory_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel tells each descriptor of an error once; then it says all is well, which it may not be."""
+    synced: list[int] = []
+    real_close = os.close
+
+    def close(descriptor: int) -> None:
+        real_close(descriptor)
+        raise OSError(errno.EIO, "Input/output error")
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        if len(synced) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+
+    opened: list[object] = []
+    real_open = os.open
+    monkeypatch.setattr(os, "open", lambda *arguments: opened.append(arguments) or real_open(*arguments))
+    monkeypatch.setattr(os, "fsync", fsync)
+    sync = DirectorySync(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", close)
+        with pytest.raises(SyncFailed, match=str(tmp_path)):
+            sync.sync()
+    sync.sync()
+    sync.close()
+    assert len(opened) == 2
+    assert synced == [tmp_path.stat().st_ino] * 2
 
 
 def test_a_file_without_digest_says_so(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from backend.atomic_file import read_digest
-from backend.spool import FOLDERS, Spool, SpoolFull, SpoolInUse
+from backend.atomic_file import SyncFailed, read_digest
+from backend.disk_health import SUSPECT_AFTER
+from backend.spool import FOLDERS, Spool, SpoolFull, SpoolInUse, SpoolSuspect
 
 NAME = "11111111-2222-3333-4444-555555555555.dcm"
 OTHER = "aaaaaaaa-2222-3333-4444-555555555555.dcm"
@@ -108,20 +109,231 @@ def test_a_failing_disk_leaves_nothing_pending_and_no_bytes_reserved(
     spool.accept(NAME, b"image")  # healed by itself
 
 
-def test_a_failing_sync_of_the_folder_is_no_acceptance(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+def fail_on_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     real_fsync = os.fsync
 
-    def fail_on_folder(descriptor: int) -> None:
+    def fsync(descriptor: int) -> None:
         if Path(f"/proc/self/fd/{descriptor}").is_dir():
             raise OSError(errno.EIO, "Input/output error")
         real_fsync(descriptor)
 
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+def test_a_failing_sync_of_the_folder_is_no_acceptance(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The transfer process may have seen the file already, so it is left to that, with a tombstone."""
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", fail_on_folder)
+        fail_on_folders(patch)
         with pytest.raises(OSError, match="Input/output error"):
             spool.accept(NAME, b"image")
-    assert names(spool, "pending") == set()
+    assert names(spool, "tombstones") == {NAME}
+    assert spool.used == 5
+    spool.released(5)  # the transfer process has unlinked it
     assert spool.used == 0
+
+
+def test_a_tombstone_that_could_not_be_made_durable_is_made_later(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_open = os.open
+
+    def refuse(path: str, *arguments: int) -> int:
+        if "tombstones" in str(path):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return real_open(path, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(OSError, match="Read-only"):
+            spool.bury(NAME)
+        assert spool.needs_tending
+        spool.tend()
+        assert spool.needs_tending
+    spool.tend()
+    assert names(spool, "tombstones") == {NAME}
+    assert not spool.needs_tending
+
+
+def test_what_cannot_be_unlinked_counts_as_used_until_it_can(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", refuse)
+        patch.setattr(os, "unlink", refuse)
+        with pytest.raises(OSError, match="Read-only"):
+            spool.accept(NAME, b"image")
+    assert names(spool, "incoming") == {NAME}
+    assert spool.used == 5
+    spool.tend()
+    assert names(spool, "incoming") == set()
+    assert spool.used == 0
+
+
+def test_what_a_read_only_disk_never_got_does_not_count(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """unlink(2) says that the disk is read-only before it says that there is no such file."""
+
+    def refuse(*_arguments: object) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(OSError, match="Read-only"):
+        spool.accept(NAME, b"image")
+    assert spool.used == 0
+    assert not spool.needs_tending
+
+
+def test_no_more_removals_are_remembered_than_memory_should_hold(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("backend.spool._MAXIMUM_UNBURIED", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        for name in (NAME, OTHER):
+            with pytest.raises(OSError, match="Read-only"):
+                spool.bury(name)
+    spool.tend()
+    assert names(spool, "tombstones") == {NAME}
+
+
+def test_one_thread_tends_at_a_time(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that hangs must not collect a thread a second."""
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        for _ in range(SUSPECT_AFTER):
+            with pytest.raises(SyncFailed):
+                spool.accept(NAME, b"image")
+    with spool._tending:
+        spool.tend()
+        assert spool.health.is_suspect
+    spool.tend()
+    assert not spool.health.is_suspect
+
+
+def test_a_file_that_goes_while_it_is_counted_does_not_count(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool.accept(NAME, b"image")
+    real_scandir = os.scandir
+
+    def scandir(folder: Path) -> list[os.DirEntry[str]]:
+        entries = list(real_scandir(folder))
+        (spool.directory / "pending" / NAME).unlink()
+        return entries
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    spool.recount()
+    assert spool.used == 0
+
+
+def test_after_some_failed_syncs_in_a_row_nothing_is_taken_until_a_trial_write_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails fsync may also lose what it confirms."""
+    log: list[str] = []
+    spool = Spool(tmp_path / "spool", maximum_size=1000, log_error=log.append, log_warning=log.append)
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        for _ in range(SUSPECT_AFTER):
+            assert spool.health.report() == {"State": "Healthy"}
+            with pytest.raises(SyncFailed):
+                spool.accept(NAME, b"image")
+        with pytest.raises(SpoolSuspect, match=r"Input/output error.*look at that disk"):
+            spool.accept(NAME, b"image")
+        assert spool.health.report()["State"] == "Suspect"
+        assert spool.health.report()["Reason"] == "[Errno 5] Input/output error"
+        spool.tend()
+        assert spool.health.is_suspect
+    with pytest.raises(SpoolSuspect):
+        spool.accept(NAME, b"image")  # only a trial write ends it
+    spool.tend()
+    assert spool.health.report() == {"State": "Healthy"}
+    assert names(spool, "incoming") == set()
+    spool.accept(NAME, b"image")
+    assert [line.split()[0] for line in log] == ["spool_suspect", "spool_healthy"]
+
+
+def test_failed_syncs_that_are_not_in_a_row_are_no_suspicion(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    for number in range(2 * SUSPECT_AFTER):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fail)
+            with pytest.raises(SyncFailed):
+                spool.accept(NAME, b"image")
+        spool.accept(f"{number:08x}-2222-3333-4444-555555555555.dcm", b"image")
+    assert not spool.health.is_suspect
+
+
+def test_a_full_disk_is_not_suspect(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        for _ in range(2 * SUSPECT_AFTER):
+            with pytest.raises(OSError, match="No space left"):
+                spool.accept(NAME, b"image")
+    spool.accept(NAME, b"image")
+
+
+def test_a_recount_leaves_alone_what_is_on_its_way(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The transfer process may die between a store's rename and its last sync."""
+    real_fsync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real_fsync(descriptor)
+        if Path(f"/proc/self/fd/{descriptor}").is_dir():
+            assert names(spool, "pending") == {NAME}
+            spool.recount()
+            assert spool.used == 5
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    spool.accept(NAME, b"image")
+    assert spool.used == 5
+
+
+def test_a_recount_on_a_disk_that_cannot_be_read_stays_on_the_safe_side(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.accept(NAME, b"x" * 400)
+    spool.accept(OTHER, b"x" * 500)
+    spool.released(400)
+
+    def fail(*_arguments: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", fail)
+        spool.recount()
+    assert spool.used == 500
+    spool.released(0)
+    assert spool.used == 500
+
+
+def test_the_folders_of_a_new_spool_survive_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[str] = set()
+    real_fsync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real_fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    Spool(tmp_path / "new" / "spool", maximum_size=1000)
+    assert synced == {str(tmp_path), str(tmp_path / "new"), str(tmp_path / "new" / "spool")}
+    synced.clear()
+    Spool(tmp_path / "new" / "spool", maximum_size=1000)
+    assert synced == set()
 
 
 def test_short_writes_are_continued(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +355,7 @@ def test_recover_sweeps_what_was_never_acknowledged_and_keeps_what_was(spool: Sp
 
 def test_a_staged_attachment_can_be_forgotten(spool: Spool) -> None:
     spool.stage(NAME, b"image")
-    spool.discard(NAME, 5)
+    spool.discard(NAME)
     assert names(spool, "incoming") == set()
     assert spool.used == 0
 
@@ -211,7 +423,7 @@ def _count_slow_folder_syncs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], in
 def test_what_s3_has_confirmed_is_no_longer_counted(spool: Spool) -> None:
     spool.stage(NAME, b"x" * 1000)
     (spool.directory / "incoming" / NAME).unlink()  # the transfer process has put it into the cache
-    spool.confirmed(1000)
+    spool.confirmed(NAME)
     assert spool.used == 0
 
 

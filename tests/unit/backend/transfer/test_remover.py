@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -234,3 +235,44 @@ def test_the_file_in_orthancs_folder_goes_with_the_object_and_its_failure_keeps_
     (folder.directory / "aside").rename(path)
     wait_until(lambda: parts.remove_due() >= 0 and not path.exists(), 20, "the next try removes the file")
     wait_until(lambda: parts.remove_due() >= 0 and not parts.file("tombstones", NAME).exists(), 20, "it is done")
+
+
+def refuse_to_unlink(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    """unlink(2) fails below folders whose path contains `part`."""
+    real_unlink = os.unlink
+
+    def unlink(path: os.PathLike[str] | str, **keywords: int) -> None:
+        if part in str(path):
+            raise OSError(errno.EROFS, "Read-only file system")
+        real_unlink(path, **keywords)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+
+
+def test_a_file_that_cannot_be_dropped_does_not_hold_up_the_others(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Uploads are listed after removals are dropped: an exception here would end both."""
+    for number in (1, 2):
+        parts.spool.accept(name_of(number), CONTENT)
+    bury(parts, name_of(1), name_of(2))
+    with monkeypatch.context() as patch:
+        refuse_to_unlink(patch, f"pending/{name_of(1)}")
+        parts.remove_due()
+        assert parts.dropped == [(name_of(2), len(CONTENT))]
+    wait_until(lambda: parts.remove_due() >= 0 and len(parts.dropped) == 2, 20, "dropped when it can be")
+
+
+def test_a_tombstone_that_cannot_be_unlinked_is_tried_again_later_and_later(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts.store.put_foreign(NAME, CONTENT)
+    bury(parts, NAME)
+    with monkeypatch.context() as patch:
+        refuse_to_unlink(patch, "tombstones")
+        assert parts.remove_due() == 1
+        assert parts.remove_due() == 0  # not at once: each trial is a request to S3
+    assert len(parts.removals) == 1
+    wait_until(parts.remove_due, 20, "due again")
+    assert len(parts.removals) == 0
+    assert not parts.file("tombstones", NAME).exists()

@@ -1,0 +1,104 @@
+"""System calls fail inside a real Orthanc: no store is acknowledged, nothing is left over, and it heals by itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import HTTPError
+
+import pytest
+
+from backend.stack.processes import wait_until
+from tests.faults.injection import Injection, why_no_strace
+from tests.integration.harness import Node, NodeMaker, sop_instance_uid
+
+OUT_OF_RESOURCES = 0xA700  # PS3.4 B.2.3
+NO_STRACE = pytest.mark.skipif(bool(why_no_strace()), reason=f"no failing system calls: {why_no_strace()}")
+# Calls that only Isen makes in Orthanc's process, the index syncs with fdatasync(2)
+FAULTS = ("fsync:error=EIO:when=1+", "rename:error=EIO:when=1+", "fsetxattr:error=ENOSPC:when=1+")
+
+
+def assert_refused(node: Node, image: Path) -> None:
+    """Over DICOM with 0xA700, over HTTP with an error; the index has nothing of it."""
+    before = node.instances()
+    assert set(node.peer.store(image).statuses) == {OUT_OF_RESOURCES}
+    with pytest.raises(HTTPError) as refused:
+        node.orthanc.post("/instances", image.read_bytes())
+    assert refused.value.code >= 500
+    assert node.instances() == before
+
+
+def assert_heals(node: Node, images: list[Path]) -> None:
+    """All images can be stored and read back, everything reaches S3, and the spool's account is right."""
+    wait_until(lambda: node.spool_status()["State"] == "Healthy", 10, "the spool is healthy")
+    assert node.peer.send(*images).sent == len(images)
+    node.wait_until_uploaded()
+    wait_until(lambda: node.spool_status()["UsedBytes"] == 0, 10, "the account says that the spool is empty")
+    assert node.incoming() == []
+    uids = {sop_instance_uid(path.read_bytes()) for path in images}
+    assert {sop_instance_uid(node.file(instance)) for instance in node.instances()} == uids
+    wait_until(lambda: node.images_in_bucket().keys() == uids, 20, "S3 holds them and nothing else")
+    wait_until(lambda: len(node.images_in_bucket()) == len(node.instances()), 20, "refused images are not in S3")
+
+
+@NO_STRACE
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_failing_system_call_is_a_refused_store(
+    make_node: NodeMaker, ten: list[Path], tmp_path: Path, fault: str
+) -> None:
+    node = make_node().start()
+    assert node.peer.send(ten[0]).sent == 1
+    with Injection(node.orthanc.process.pid, tmp_path / "strace", fault) as injection:
+        assert_refused(node, ten[1])
+        assert_refused(node, ten[2])
+        if fault.startswith("fsync"):  # four in a row
+            status = node.spool_status()
+            assert status["State"] == "Suspect"
+            assert "Input/output error" in status["Reason"]
+        (instance,) = node.instances()
+        assert node.file(instance)  # what is stored can be read all the while
+    assert any(call.was_injected for call in injection.calls())
+    assert_heals(node, ten)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m,mode=700", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"nothing can be mounted here: {mounted.stderr.decode()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_refuses_and_heals_when_s3_has_taken_some(
+    make_node: NodeMaker, ten: list[Path], small_disk: Path
+) -> None:
+    """The disk is full long before MaximumSpoolSizeMB: write(2) takes a part and then says ENOSPC."""
+    storage = {"SpoolDirectory": str(small_disk / "spool"), "ConnectTimeout": 1}
+    node = make_node({"Isen": {"Storage": storage}}, gated=True).start()
+    assert node.gate
+    node.gate.refuse()
+    answer = node.peer.store(*ten, options=["-nh"])  # go on after a refusal
+    stored = answer.statuses.count(0)
+    assert 0 < stored < 10
+    assert answer.statuses.count(OUT_OF_RESOURCES) == 10 - stored
+    assert "No space left on device" in node.orthanc.process.output()
+    assert os.listdir(small_disk / "spool" / "incoming") == []
+    assert len(node.instances()) == stored
+
+    node.gate.open()
+    for path in ten:
+        wait_until(lambda: node.spool_status()["UsedBytes"] == 0, 30, "the spool has room again")
+        assert node.peer.send(path).sent == 1
+    wait_until(lambda: node.spool_status()["PendingCount"] == 0, 30, "everything is in S3")
+    uids = {sop_instance_uid(path.read_bytes()) for path in ten}
+    assert node.images_in_bucket().keys() == uids
