@@ -1,7 +1,7 @@
 """`Isen.Storage`, or the native plugin's `AwsS3Storage` in its place.
 
 Both sections have the same options. What only the native plugin has is refused when Isen cannot do what it promises
-(encryption, a second storage), and ignored with a warning when it only tunes the native plugin's own machinery.
+(a second storage), and ignored with a warning when it only tunes the native plugin's own machinery.
 The native plugin's timeouts are not taken over as defaults: its RequestTimeout limits a whole request (20 minutes),
 Isen's the silence of the server.
 """
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from config.encryption import read_encryption
 from config.options import MEGABYTE
 from config.problems import Findings, suggestion
 from config.section import Section, own_options, read, refuse_unknown
@@ -32,10 +33,6 @@ _IGNORED: Final = {  # options of the native plugin that tune what Isen does not
     "UseTransferManager": "MultipartThresholdMB decides what is uploaded in parts",
 }
 _REFUSED: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {  # option: harmless values, sentence
-    "StorageEncryption": (
-        lambda value: not value or (isinstance(value, dict) and value.get("Enable") is False),
-        "is not supported: Isen stores clear objects and cannot read encrypted ones; stay with the native plugin",
-    ),
     "HybridMode": (
         lambda value: value == "Disabled",
         'must be "Disabled": Isen does not read attachments from StorageDirectory; move them to the bucket first',
@@ -62,7 +59,7 @@ def read_storage(root: Section, isen: Section, base: Path | None, findings: Find
     options = dict(section.options)
     _sort_out_native_options(section, options, findings)
     _blank_keys(section, options, findings)
-    derived: dict[str, tuple[str, Any]] = {}
+    derived: dict[str, tuple[str, Any]] = read_encryption(section, options, root, findings)
     if native:
         _native_defaults(root, options, derived, base, findings)
     if authorities := orthanc_file("HttpsCACertificates", root, base, findings):

@@ -14,6 +14,7 @@ class Kind(StrEnum):
     QUARANTINED = "quarantined"  # the only copy was damaged before its upload
     TRUNCATED = "truncated"  # the object has another size than the index says
     CORRUPTED = "corrupted"  # the object has other bytes than were stored
+    UNREADABLE = "unreadable"  # the object takes a key that is not here, or is not encrypted and should be
     ORPHANED = "orphaned"  # the bucket has it, the index does not, and it is not being removed
     STALE_UPLOAD = "stale-upload"  # parts of a multipart upload that nobody completes
 

@@ -107,7 +107,10 @@ class Repair:
             return self._decide_orphan(finding)
         for path, _ in self._copies(finding):
             return Action(finding, Deed.UPLOAD, f"{path} has the right bytes")
-        return Action(finding, Deed.NOTHING, "this machine has no good copy; send the image again or restore a backup")
+        remedy = "send the image again or restore a backup"
+        if finding.kind is Kind.UNREADABLE:
+            remedy = "correct Isen.Storage.Encryption, or send the image again"
+        return Action(finding, Deed.NOTHING, f"this machine has no good copy; {remedy}")
 
     def _decide_orphan(self, finding: Finding) -> Action:
         orphan = look_at(self._archive, finding)

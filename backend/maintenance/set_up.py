@@ -12,8 +12,9 @@ from backend.maintenance.index import OrthancIndex
 from backend.maintenance.local import LocalFiles
 from backend.maintenance.rest import Address, OrthancRest
 from backend.object_key import is_attachment_name, object_key
+from backend.transfer.encryption.store import label
 from backend.transfer.object_store.protocols import ObjectStore
-from backend.transfer.object_store.s3 import S3ObjectStore
+from backend.transfer.stores import open_object_store
 from config.loader import Capabilities, load
 from config.orthanc_files import read_files
 from config.settings import Settings, StorageSettings, StorageStructure
@@ -43,6 +44,7 @@ class Archive:
     store: ObjectStore
     local: LocalFiles
     naming: Naming
+    current_encryption: str  # of objects that are encrypted as the settings say; "" = they do not say
 
 
 def open_archive(
@@ -74,7 +76,7 @@ def open_archive(
     rest = OrthancRest(address, connections=parallel, per_second=per_second)
     return Archive(
         OrthancIndex(rest, legacy=naming.legacy, parallel=parallel),
-        S3ObjectStore(storage, parallel + 1),
+        open_object_store(storage, parallel + 1),
         LocalFiles(
             storage.spool_directory,
             storage.cache_directory,
@@ -82,6 +84,7 @@ def open_archive(
             spool_expected=storage_directory is None,
         ),
         naming,
+        label(storage.encryption.current_key) if storage.encryption else "",
     )
 
 

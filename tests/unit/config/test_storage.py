@@ -106,7 +106,6 @@ def native(option: str, value: Any) -> dict[str, Any]:
         ("ServerSideEncryption", "AES", "must be '', 'AES256' or 'aws:kms'"),
         ("BucketKeyEnabled", True, "is for encryption by KMS"),
         ("SseKmsKeyId", "key", "is for encryption by KMS"),
-        ("StorageEncryption", {"Enable": True}, "is not supported"),
         ("HybridMode", "WriteToFileSystem", 'must be "Disabled"'),
     ],
 )
@@ -238,8 +237,6 @@ def test_a_native_endpoint_without_a_scheme_is_https() -> None:
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("StorageEncryption", {"Enable": True, "MasterKey": [1, "/key"]}),
-        ("StorageEncryption", {"MasterKey": [1, "/key"]}),
         ("HybridMode", "WriteToObjectStorage"),
         ("MigrationFromFileSystemEnabled", True),
     ],

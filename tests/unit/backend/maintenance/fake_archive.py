@@ -86,7 +86,7 @@ class FakeArchive:
         self.rest = FakeRest()
         self.store = MemoryObjectStore()
         index = OrthancIndex(self.rest, legacy=False, parallel=2)  # type: ignore[arg-type]  # the same calls
-        self.archive = Archive(index, self.store, LocalFiles(self.spool, self.cache), Naming(settings))
+        self.archive = Archive(index, self.store, LocalFiles(self.spool, self.cache), Naming(settings), "")
 
     def stored(self, content: bytes, **options: Any) -> str:
         """An attachment in index and bucket; its name, which is its key."""
