@@ -27,7 +27,7 @@ def check(settings: StorageSettings) -> Outcome:
     """A missing bucket is not created here, even with CreateBucket."""
     where = f"{settings.bucket_name} at {settings.endpoint or f'AWS {settings.region}'}"
     try:
-        store = open_object_store(settings, connections=1)
+        store = open_object_store(settings, connections=1, enters_keys=False)
     except (UnusableSettings, ObjectStoreError) as error:
         return failed(_NAME, str(error))
     key = "/".join(filter(None, (settings.root_path, f"isen-check-{secrets.token_hex(8)}")))

@@ -21,23 +21,25 @@ from backend.transfer.object_store.s3 import S3ObjectStore
 from config.settings import EncryptionSettings, StorageSettings, StorageStructure
 
 
-def open_object_store(settings: StorageSettings, connections: int) -> ObjectStore:
+def open_object_store(settings: StorageSettings, connections: int, *, enters_keys: bool = True) -> ObjectStore:
     """The bucket, for `connections` threads at once; no request is sent yet.
+
+    `enters_keys`: the first put makes a new key known to the bucket; not for those who only try what is configured.
 
     Raises:
         UnusableSettings: endpoint, bucket name, CA certificates or keys cannot be used.
         CredentialsRefused: there are none.
     """
-    return encrypting(S3ObjectStore(settings, connections), settings)
+    return encrypting(S3ObjectStore(settings, connections), settings, enters_keys=enters_keys)
 
 
-def encrypting(store: ObjectStore, settings: StorageSettings) -> ObjectStore:
+def encrypting(store: ObjectStore, settings: StorageSettings, *, enters_keys: bool = True) -> ObjectStore:
     """`store` with the encryption of the settings in front of it.
 
     Raises:
         UnusableSettings: a key cannot be used.
     """
-    register = KeyRegister(settings.root_path)
+    register = KeyRegister(settings.root_path, enters_keys=enters_keys)
     if settings.encryption is None:
         return UnencryptedObjectStore(store, register)
     if settings.storage_encryption:

@@ -32,20 +32,18 @@ class EncryptedContent(io.BufferedIOBase):
         self._name = name
         self._tags: list[bytes] = []
         self.size = stored_size(envelope.size)
-        plaintext, stored, kept = sha256(), sha256(), list[bytes]()
+        plaintext, stored, kept = sha256(), sha256(envelope.header), [envelope.header]
         for number, chunk in enumerate(self._plaintext()):
             plaintext.update(chunk)
             piece = envelope.encrypt(number, chunk)
             self._tags.append(piece[-TAG:])
-            if number == 0:
-                piece = envelope.header + piece
             stored.update(piece)
             if self.size <= _KEPT:
                 kept.append(piece)
         if plaintext.digest() != envelope.digest:
             raise self._changed()
         self.digest = stored.digest()  # SHA-256 of the encrypted object
-        self._kept = kept
+        self._kept = kept if self.size <= _KEPT else []
         self.seek(0)
 
     def readable(self) -> bool:
@@ -56,7 +54,7 @@ class EncryptedContent(io.BufferedIOBase):
         if (offset, whence) != (0, io.SEEK_SET):
             raise io.UnsupportedOperation("an encrypted content can be read from its start only")
         self._pieces = iter(self._kept) if self._kept else self._encrypted_again()
-        self._buffer = bytearray()
+        self._rest = b""
         return 0
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -66,14 +64,13 @@ class EncryptedContent(io.BufferedIOBase):
             ContentChanged: the file is not what it was at first.
         """
         wanted = self.size if size is None or size < 0 else size
-        while len(self._buffer) < wanted:
-            piece = next(self._pieces, None)
-            if piece is None:
-                break
-            self._buffer += piece
-        taken = bytes(memoryview(self._buffer)[:wanted])
-        del self._buffer[:wanted]
-        return taken
+        parts, length = [self._rest], len(self._rest)
+        while length < wanted and (piece := next(self._pieces, None)) is not None:
+            parts.append(piece)
+            length += len(piece)
+        joined = b"".join(parts)
+        self._rest = joined[wanted:]
+        return joined[:wanted]
 
     def _encrypted_again(self) -> Iterator[bytes]:
         yield self._envelope.header

@@ -29,7 +29,9 @@ _LONGEST: Final = 1024 * 1024  # bytes
 class KeyRegister:
     """The register of one bucket and prefix; asked before the first object is put. Thread-safe."""
 
-    def __init__(self, root_path: str) -> None:
+    def __init__(self, root_path: str, *, enters_keys: bool = True) -> None:
+        """`enters_keys`: a new current key is made known to the bucket."""
+        self._enters_keys = enters_keys
         self.key = f"{root_path}/{_NAME}" if root_path else _NAME
         self._lock = threading.Lock()
         self._is_checked = False
@@ -55,7 +57,7 @@ class KeyRegister:
             if absent:
                 log.warning("encryption_key_absent ids=%s what=objects_that_need_them_cannot_be_read", ",".join(absent))
             current = keys.current.id
-            if current not in known:
+            if current not in known and self._enters_keys:
                 self._write(store, {**known, current: ours[current]})
                 log.info("encryption_key_registered id=%s", current)
             self._is_checked = True

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from backend.transfer.encryption.register import KeyRegister
-from backend.transfer.encryption.store import UnencryptedObjectStore
+from backend.transfer.encryption.store import EncryptedObjectStore, UnencryptedObjectStore
 from backend.transfer.object_store.errors import AccessDenied, Unreachable, WrongKey
 from backend.transfer.object_store.memory import MemoryObjectStore
 from tests.fakes.encryption import SECRETS, encrypted, keyring, put, read
@@ -41,6 +41,16 @@ def test_a_new_key_is_entered_beside_the_old_one(bucket: MemoryObjectStore) -> N
     assert read(encrypted(bucket), "old") == b"x"
     put(encrypted(bucket, keyring("2025")), "back again", b"z")
     assert set(known(bucket)) == {"2025", "2026"}
+
+
+def test_who_only_tries_leaves_no_key_behind(bucket: MemoryObjectStore) -> None:
+    register = KeyRegister("", enters_keys=False)
+    put(EncryptedObjectStore(bucket, keyring(), register), "name", b"x")
+    assert [listed.key for listed in bucket.list("")] == ["name"]
+    put(encrypted(bucket), "name", b"x")
+    wrong = keyring(**{"2026": bytes(range(32))})
+    with pytest.raises(WrongKey):
+        put(EncryptedObjectStore(bucket, wrong, KeyRegister("", enters_keys=False)), "name", b"x")
 
 
 def test_another_key_of_the_same_id_is_refused_before_anything_is_put(bucket: MemoryObjectStore) -> None:
