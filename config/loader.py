@@ -14,7 +14,15 @@ from typing import Any
 from config.dicom import read_dicom
 from config.problems import ConfigurationError, Findings
 from config.section import Section, own_options, read, refuse_unknown
-from config.settings import DicomSettings, Hl7Settings, OrthancSettings, Settings, StorageSettings, WorklistSettings
+from config.settings import (
+    DicomSettings,
+    EncryptionSettings,
+    Hl7Settings,
+    OrthancSettings,
+    Settings,
+    StorageSettings,
+    WorklistSettings,
+)
 from config.storage import orthanc_file, read_storage
 from config.tls import TLS_OPTIONS, read_tls
 
@@ -244,7 +252,8 @@ def settable_options() -> dict[str, set[str]]:
     """Every option of Isen's own sections, for the test of the commented example and for `isen check`."""
     return {
         "Isen": {"Python", "Storage", "Dicom", "Worklists", "Hl7", "FrontEndUsers"},
-        "Isen.Storage": set(own_options(StorageSettings)),
+        "Isen.Storage": {*own_options(StorageSettings), "Encryption"},
+        "Isen.Storage.Encryption": {*own_options(EncryptionSettings), "Enabled"},
         "Isen.Dicom": {*own_options(DicomSettings), "Enabled"},
         "Isen.Worklists": {*own_options(WorklistSettings), "Enable"},
         "Isen.Hl7": {*own_options(Hl7Settings), *TLS_OPTIONS, "Enabled"},

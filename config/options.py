@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -152,6 +153,33 @@ def _tags(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+def _key_id(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,32}", value):
+        raise Unusable("must be named with 1 to 32 letters, digits, dots, hyphens and underscores")
+    return value
+
+
+def _key_source(value: str) -> str:
+    """A path, or `env:NAME`. Never the key itself, which would end up in backups of the configuration."""
+    if not re.fullmatch(r"/.+|env:[A-Za-z_][A-Za-z0-9_]*", value):
+        raise Unusable('must be the absolute path of a file with the key, or "env:NAME" for an environment variable')
+    return value
+
+
+def _past_moment(value: str) -> str:
+    """Empty, or a moment in the past, in ISO 8601 with its offset from UTC."""
+    if value:
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            raise Unusable('must be a moment with its time zone, such as "2026-11-26T12:00:00Z"')
+        if moment > datetime.now(UTC):
+            raise Unusable("lies in the future: what is put there until then could not be told from what was before")
+    return value
+
+
 def _kms_key(value: str) -> str:
     if not re.fullmatch(r"[!-~]*", value):
         raise Unusable("must be the id, the ARN or the alias of a KMS key, without spaces")
@@ -210,6 +238,9 @@ Endpoint = Annotated[str, AfterValidator(_endpoint)]
 RootPath = Annotated[str, AfterValidator(_root_path)]
 StorageClass = Annotated[str, AfterValidator(_storage_class)]
 Tags = Annotated[dict[str, str], AfterValidator(_tags)]
+KeyId = Annotated[str, AfterValidator(_key_id)]
+KeySource = Annotated[str, AfterValidator(_key_source)]
+PastMoment = Annotated[str, AfterValidator(_past_moment)]
 KmsKey = Annotated[str, AfterValidator(_kms_key)]
 NotNegative = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]

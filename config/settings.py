@@ -28,11 +28,14 @@ from config.options import (
     Hl7CharacterSet,
     Host,
     HttpUrl,
+    KeyId,
+    KeySource,
     KmsKey,
     Megabytes,
     MegabytesOrNone,
     Network,
     NotNegative,
+    PastMoment,
     Pause,
     Port,
     Positive,
@@ -49,10 +52,12 @@ __all__ = [
     "MEGABYTE",
     "DicomSettings",
     "Durability",
+    "EncryptionSettings",
     "FrontEndSettings",
     "Hl7Settings",
     "HybridMode",
     "Modality",
+    "NativeEncryptionSettings",
     "OrthancServer",
     "OrthancSettings",
     "ScpSettings",
@@ -107,6 +112,20 @@ class HybridMode(StrEnum):
     WRITE_TO_OBJECT_STORAGE = "WriteToObjectStorage"
 
 
+class EncryptionSettings(Frozen):
+    """`Isen.Storage.Encryption`: on this machine, before anything goes to S3. Where the keys are, not the keys."""
+
+    current_key: KeyId  # of `keys`; what new objects are encrypted with
+    keys: dict[KeyId, KeySource]  # id: path of a file, or env:NAME; all of them decrypt
+    accept_unencrypted_before: PastMoment = ""  # unencrypted objects last changed before this are read; empty = none
+
+
+class NativeEncryptionSettings(Frozen):
+    """The native plugin's `StorageEncryption`: its objects are read, and none is written in its format."""
+
+    keys: dict[str, KeySource]  # id: path; MasterKey and PreviousMasterKeys
+
+
 class StorageSettings(Frozen):
     """`Isen.Storage`: the bucket and the local folders in front of it."""
 
@@ -126,6 +145,8 @@ class StorageSettings(Frozen):
     bucket_key_enabled: bool = False  # with aws:kms: fewer requests to KMS
     hybrid_mode: HybridMode = HybridMode.DISABLED
     storage_directory: Annotated[Path | None, Derived()] = None  # Orthanc's; None unless HybridMode is on
+    encryption: Annotated[EncryptionSettings | None, Derived()] = None  # on the client's side
+    storage_encryption: Annotated[NativeEncryptionSettings | None, Derived()] = None  # objects of the native plugin
     create_bucket: bool = False
     connect_timeout: Seconds = 5.0  # seconds; a dead endpoint must be noticed before a sender gives up
     request_timeout: Seconds = 15.0  # seconds without a byte from the server

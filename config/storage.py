@@ -1,7 +1,7 @@
 """`Isen.Storage`, or the native plugin's `AwsS3Storage` in its place.
 
 Both sections have the same options. What only the native plugin has is refused when Isen cannot do what it promises
-(encryption, a second storage), and ignored with a warning when it only tunes the native plugin's own machinery.
+(a second storage), and ignored with a warning when it only tunes the native plugin's own machinery.
 The native plugin's timeouts are not taken over as defaults: its RequestTimeout limits a whole request (20 minutes),
 Isen's the silence of the server.
 """
@@ -9,10 +9,10 @@ Isen's the silence of the server.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from config.encryption import read_encryption
 from config.options import MEGABYTE
 from config.problems import Findings, suggestion
 from config.section import Section, own_options, read, refuse_unknown
@@ -31,12 +31,6 @@ _IGNORED: Final = {  # options of the native plugin that tune what Isen does not
     "TransferPoolSize": "ConcurrentUploads limits Isen's connections",
     "UseTransferManager": "MultipartThresholdMB decides what is uploaded in parts",
 }
-_REFUSED: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {  # option: harmless values, sentence
-    "StorageEncryption": (
-        lambda value: not value or (isinstance(value, dict) and value.get("Enable") is False),
-        "is not supported: Isen stores clear objects and cannot read encrypted ones; stay with the native plugin",
-    ),
-}
 
 
 def read_storage(root: Section, isen: Section, base: Path | None, findings: Findings) -> StorageSettings | None:
@@ -54,7 +48,7 @@ def read_storage(root: Section, isen: Section, base: Path | None, findings: Find
     options = dict(section.options)
     _sort_out_native_options(section, options, findings)
     _blank_keys(section, options, findings)
-    derived: dict[str, tuple[str, Any]] = {}
+    derived: dict[str, tuple[str, Any]] = read_encryption(section, options, root, findings)
     if native:
         _native_defaults(root, options, derived, base, findings)
     _name_hybrid_mode(section, options, findings)
@@ -104,10 +98,6 @@ def _sort_out_native_options(section: Section, options: dict[str, Any], findings
         if name in _IGNORED:
             findings.warn(section.at(name), f"is ignored: {_IGNORED[name]}")
             del options[name]
-        elif name in _REFUSED:
-            harmless, sentence = _REFUSED[name]
-            if not harmless(options.pop(name)):
-                findings.refuse(section.at(name), sentence)
 
 
 def _name_hybrid_mode(section: Section, options: dict[str, Any], findings: Findings) -> None:

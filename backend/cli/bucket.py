@@ -16,7 +16,7 @@ from backend.transfer.object_store.errors import (
     UnusableSettings,
 )
 from backend.transfer.object_store.protocols import ObjectStore
-from backend.transfer.object_store.s3 import S3ObjectStore
+from backend.transfer.stores import open_object_store
 from config.settings import Durability, StorageSettings
 
 _NAME: Final = "Bucket"
@@ -27,7 +27,7 @@ def check(settings: StorageSettings) -> Outcome:
     """A missing bucket is not created here, even with CreateBucket."""
     where = f"{settings.bucket_name} at {settings.endpoint or f'AWS {settings.region}'}"
     try:
-        store = S3ObjectStore(settings, connections=1)
+        store = open_object_store(settings, connections=1, enters_keys=False)
     except (UnusableSettings, ObjectStoreError) as error:
         return failed(_NAME, str(error))
     key = "/".join(filter(None, (settings.root_path, f"isen-check-{secrets.token_hex(8)}")))

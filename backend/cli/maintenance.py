@@ -1,4 +1,4 @@
-"""`isen where`, `isen verify`, `isen repair` and `isen migrate`: what operators do with an archive.
+"""`isen where`, `verify`, `repair`, `migrate` and `encrypt`: what operators do with an archive.
 
 Exit codes: 0 nothing is wrong, or all of it was mended; 1 something is; 2 it could not be found out, or not all of it;
 78 the configuration is wrong (EX_CONFIG).
@@ -32,6 +32,7 @@ from backend.maintenance.copies import Copies, FolderCopies
 from backend.maintenance.export import Export
 from backend.maintenance.findings import Finding, Kind
 from backend.maintenance.local import FoldersUnreadable
+from backend.maintenance.reencryption import Reencryption
 from backend.maintenance.release import Release, StillInUse
 from backend.maintenance.repair import DONE, Repair, RepairOptions, TooManyDeletions
 from backend.maintenance.rest import OrthancUnavailable
@@ -264,9 +265,41 @@ def _left(counts: Counter[str]) -> int:
     return counts["failed"] + counts["kept files"]
 
 
+def encrypt(
+    configuration: Configuration,
+    *,
+    parallel: Parallel = DEFAULT_PARALLEL,
+    per_second: PerSecond = 0.0,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Encrypt every object with the current key of Isen.Storage.Encryption that is not; Orthanc goes on working.
+
+    Unencrypted objects, those of the native plugin's StorageEncryption, and those of older keys. Each is verified
+    before it is replaced. It may be interrupted and run again at any time.
+    Exit code 1: some objects could not be encrypted.
+    """
+    with _failures_told(), closing(Catalogue()) as catalogue:
+        archive = open_archive(configuration, url=url, parallel=parallel, per_second=per_second)
+        if not archive.current_encryption:
+            typer.echo("Isen.Storage.Encryption: is missing or off; name the keys there", err=True)
+            raise typer.Exit(CANNOT_START)
+        with bar(shown=not as_json) as on_progress:
+            work = Reencryption(archive, archive.current_encryption, parallel=parallel, on_progress=on_progress)
+            work.run(catalogue.found)
+        if as_json:
+            print_json({"Counts": dict(work.counts)}, Failed=(finding.document() for finding in catalogue.findings()))
+        else:
+            print_findings(catalogue.findings(), work.counts["failed"])
+            typer.echo(
+                ", ".join(f"{count} {name}" for name, count in work.counts.items()) or "there are no attachments"
+            )
+    raise typer.Exit(FOUND if work.counts["failed"] else 0)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (where, verify, repair, migrate):
+    for command in (where, verify, repair, migrate, encrypt):
         app.command()(command)
 
 

@@ -72,7 +72,8 @@ class Catalogue:
 
     def suspect(self, listed: ListedObject) -> None:
         """Put an object aside that no attachment of the index refers to."""
-        self._database.execute("INSERT INTO suspects VALUES (?, ?, ?, ?)", astuple(listed))
+        fields = (listed.key, listed.size, listed.etag, listed.modified)
+        self._database.execute("INSERT INTO suspects VALUES (?, ?, ?, ?)", fields)
 
     def suspects(self) -> Iterator[ListedObject]:
         """The objects put aside."""

@@ -15,6 +15,7 @@ class Kind(StrEnum):
     TRUNCATED = "truncated"  # the object has another size than the index says
     CORRUPTED = "corrupted"  # the object has other bytes than were stored
     DAMAGED_FILE = "damaged-file"  # HybridMode: the file in StorageDirectory, which is read first, has other bytes
+    UNREADABLE = "unreadable"  # the object takes a key that is not here, or is not encrypted and should be
     ORPHANED = "orphaned"  # the bucket has it, the index does not, and it is not being removed
     STALE_UPLOAD = "stale-upload"  # parts of a multipart upload that nobody completes
 

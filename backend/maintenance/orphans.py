@@ -13,7 +13,7 @@ from backend.maintenance.content import dicom_file, orthanc_id, read
 from backend.maintenance.findings import Finding
 from backend.maintenance.patience import patiently
 from backend.maintenance.set_up import Archive
-from backend.transfer.object_store.errors import ObjectError, ObjectMissing, ServerFailed
+from backend.transfer.object_store.errors import ObjectError, ObjectMissing, ObjectOfAnotherKey, ServerFailed
 
 
 class Nature(Enum):
@@ -50,7 +50,8 @@ def look_at(archive: Archive, finding: Finding) -> Orphan:  # noqa: PLR0911 - on
     except ObjectMissing:
         return Orphan(Nature.GONE, "it has been deleted meanwhile")
     except (ObjectError, ServerFailed) as error:
-        return Orphan(Nature.UNREADABLE, f"it cannot be read: {error}")
+        nature = Nature.ONLY_COPY if isinstance(error, ObjectOfAnotherKey) else Nature.UNREADABLE
+        return Orphan(nature, f"it cannot be read: {error}")
     dicom = dicom_file(content)
     instance = orthanc_id(dicom) if dicom is not None else None
     if dicom is None or instance is None:
@@ -71,5 +72,5 @@ def look_at(archive: Archive, finding: Finding) -> Orphan:  # noqa: PLR0911 - on
 def _is_stored(archive: Archive, name: str, size: int) -> bool:
     try:
         return patiently(lambda: archive.store.head(archive.naming.key(name))).size == size
-    except ObjectMissing:
-        return False
+    except ObjectError:
+        return False  # missing, or not readable

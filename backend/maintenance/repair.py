@@ -115,6 +115,8 @@ class Repair:
             deed = Deed.REMOVE_FILE if finding.kind is Kind.DAMAGED_FILE else Deed.UPLOAD
             return Action(finding, deed, f"{place} has the right bytes")
         remedy = "send the image again, or name a backup with --from-directory or --from-bucket"
+        if finding.kind is Kind.UNREADABLE:
+            remedy = f"correct Isen.Storage.Encryption, {remedy}"
         return Action(finding, Deed.NOTHING, f"there is no good copy; {remedy}")
 
     def _decide_orphan(self, finding: Finding) -> Action:

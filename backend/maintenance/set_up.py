@@ -13,8 +13,9 @@ from backend.maintenance.index import OrthancIndex
 from backend.maintenance.local import LocalFiles
 from backend.maintenance.rest import Address, OrthancRest
 from backend.object_key import is_attachment_name, object_key
+from backend.transfer.encryption.store import label
 from backend.transfer.object_store.protocols import ObjectStore
-from backend.transfer.object_store.s3 import S3ObjectStore
+from backend.transfer.stores import open_object_store
 from config.loader import Capabilities, load
 from config.orthanc_files import read_files
 from config.settings import HybridMode, Settings, StorageSettings, StorageStructure
@@ -47,6 +48,7 @@ class Archive:
     bucket: str = ""  # its name
     is_hybrid: bool = False  # HybridMode: what is in StorageDirectory is as good as what is in the bucket
     storage_directory: Path | None = None  # Orthanc's; None unless HybridMode is on or the archive moves
+    current_encryption: str = ""  # of objects that are encrypted as the settings say; "" = they do not say
 
 
 def open_archive(
@@ -81,7 +83,7 @@ def open_archive(
     rest = OrthancRest(address, connections=parallel, per_second=per_second)
     return Archive(
         OrthancIndex(rest, legacy=naming.legacy, parallel=parallel),
-        S3ObjectStore(storage, parallel + 1),
+        open_object_store(storage, parallel + 1),
         LocalFiles(
             storage.spool_directory,
             storage.cache_directory,
@@ -92,6 +94,7 @@ def open_archive(
         storage.bucket_name,
         is_hybrid=storage.hybrid_mode is not HybridMode.DISABLED,
         storage_directory=folder,
+        current_encryption=label(storage.encryption.current_key) if storage.encryption else "",
     )
 
 
@@ -104,7 +107,7 @@ def open_bucket_copies(path: Path, parallel: int) -> BucketCopies:
     capabilities = Capabilities(configuration_path=path.absolute())
     storage = load(read_files([path], os.environ).configuration, capabilities).settings.storage
     legacy = storage.storage_structure is StorageStructure.LEGACY
-    return BucketCopies(storage.bucket_name, S3ObjectStore(storage, parallel + 1), storage.root_path, legacy=legacy)
+    return BucketCopies(storage.bucket_name, open_object_store(storage, parallel + 1), storage.root_path, legacy=legacy)
 
 
 def _address(settings: Settings, configuration: dict[str, Any]) -> Address:

@@ -32,6 +32,8 @@ from backend.transfer.object_store.errors import (
     ObjectArchived,
     ObjectCorrupted,
     ObjectMissing,
+    ObjectOfAnotherKey,
+    ObjectUnencrypted,
     RequestRefused,
     ServerFailed,
 )
@@ -136,10 +138,12 @@ class Verification:
         """Which second look an attachment needs, if any."""
         if listed is None:
             return self._judge_absent
-        if listed.size != attachment.size:
+        if not listed.may_hold(attachment.size):
             return self._judge_size
         if self._is_read(attachment, sample):
             return self._judge_bytes
+        if listed.size != attachment.size:
+            return None  # encrypted by Isen: its ETag is not that of the attachment
         # The ETag is the bytes' MD5, unless the object was made of parts ("…-2") or encrypted by KMS.
         is_other = len(listed.etag) == 32 and bool(attachment.md5) and listed.etag != attachment.md5
         return self._judge_suspicious if is_other and self._etag_is_md5 else None
@@ -163,6 +167,8 @@ class Verification:
         file = local.find(name, Place.STORAGE_DIRECTORY) if self._files_count else None
         try:
             size = patiently(lambda: self._archive.store.head(self._archive.naming.key(name))).size
+        except (ObjectOfAnotherKey, ObjectUnencrypted, ObjectCorrupted):
+            return self._judge_size(attachment)
         except ObjectMissing:
             if file and file.size == attachment.size:
                 return Verdict(only_in_file_system=1)
@@ -176,6 +182,10 @@ class Verification:
             size = patiently(lambda: self._archive.store.head(self._archive.naming.key(attachment.name))).size
         except ObjectMissing:
             return self._judge_absent(attachment)
+        except (ObjectOfAnotherKey, ObjectUnencrypted) as error:
+            return self._finding(Kind.UNREADABLE, attachment, str(error))
+        except ObjectCorrupted as error:
+            return self._finding(Kind.CORRUPTED, attachment, str(error))
         if size == attachment.size or not self._archive.index.refers_to(attachment.name, attachment.path):
             return Verdict()
         found = f"the object has {size} bytes; the index says {attachment.size}"
@@ -189,6 +199,8 @@ class Verification:
             return self._judge_absent(attachment)
         except ObjectArchived:
             return Verdict(archived=1)
+        except (ObjectOfAnotherKey, ObjectUnencrypted) as error:
+            return self._finding(Kind.UNREADABLE, attachment, str(error))
         except (ObjectCorrupted, ServerFailed) as error:
             wrong = str(error)
         if wrong is None or not self._archive.index.refers_to(attachment.name, attachment.path):
@@ -251,11 +263,13 @@ class Verification:
         if self._archive.local.has(name, Place.TOMBSTONE, Place.PENDING, Place.INCOMING):
             return Verdict(removed=1)
         try:
-            now = patiently(lambda: self._archive.store.head(listed.key))
+            size = patiently(lambda: self._archive.store.head(listed.key)).size
         except ObjectMissing:
             return Verdict(removed=1)
+        except (ObjectOfAnotherKey, ObjectUnencrypted, ObjectCorrupted):
+            size = listed.size
         found = "no attachment of the index has this object"
-        return Verdict(finding=Finding(Kind.ORPHANED, name, listed.key, found, size=now.size))
+        return Verdict(finding=Finding(Kind.ORPHANED, name, listed.key, found, size=size))
 
     def _look_for_stale_uploads(self, begun_before: float) -> None:
         try:

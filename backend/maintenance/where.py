@@ -66,6 +66,7 @@ class Whereabouts:
                 "Size": stored.size,
                 "ETag": stored.etag,
                 "SHA256": stored.digest.hex() if stored.digest else None,
+                "Encryption": stored.encryption or None,
                 "StorageClass": stored.storage_class or "STANDARD",
                 "AgeSeconds": round(time.time() - stored.modified, 1),
             },

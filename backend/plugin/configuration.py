@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,9 +20,22 @@ class ConfigurationRefused(Exception):
     """The configuration is wrong; the message lists every mistake, one per line."""
 
 
-def child_environment() -> dict[str, str]:
-    """Orthanc's environment without what would bend another Python interpreter."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+def child_environment(secrets: Collection[str] = ()) -> dict[str, str]:
+    """Orthanc's environment without what would bend another Python interpreter, and without these variables."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON") and name not in secrets}
+
+
+def key_variables(configuration: dict[str, Any]) -> set[str]:
+    """Names of the environment variables that hold keys of `Encryption`, from a configuration not validated yet."""
+    found: set[str] = set()
+    for path in (("Isen", "Storage"), ("AwsS3Storage",)):
+        section: Any = configuration
+        for name in (*path, "Encryption", "Keys"):
+            section = section.get(name) if isinstance(section, dict) else None
+        for source in section.values() if isinstance(section, dict) else ():
+            if isinstance(source, str):
+                found.add(source.removeprefix("env:"))  # a path is the name of no variable
+    return found
 
 
 def interpreter(configuration: dict[str, Any], folder: Path) -> Path:
@@ -60,7 +73,7 @@ def resolve(
         input=request.encode(),
         capture_output=True,
         cwd=folder,
-        env=child_environment(),
+        env=child_environment(key_variables(configuration)),
         timeout=_DEADLINE,
         check=False,
     )

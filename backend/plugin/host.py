@@ -19,7 +19,13 @@ from backend import messages
 from backend.folders import check_folders, check_storage_directory
 from backend.plugin.attachments import Attachments
 from backend.plugin.commitment_routes import CommitmentRoutes
-from backend.plugin.configuration import ConfigurationRefused, child_environment, interpreter, resolve
+from backend.plugin.configuration import (
+    ConfigurationRefused,
+    child_environment,
+    interpreter,
+    key_variables,
+    resolve,
+)
 from backend.plugin.mpps_routes import MppsRoutes
 from backend.plugin.origin_routes import OriginRoutes
 from backend.plugin.prefetch_route import PrefetchRoute
@@ -69,6 +75,7 @@ class Isen:
         configuration = json.loads(host.GetConfiguration())
         self._python = interpreter(configuration, folder)
         self._has_rest = bool(configuration.get("HttpServerEnabled", True))
+        self._key_variables = key_variables(configuration)
         capabilities = {
             # version 4.3 of the plugin brought the option, and with the SDK it is made from this name
             "AllowThreads": hasattr(host, "LogLevel"),
@@ -169,11 +176,13 @@ class Isen:
                 self._host.RegisterRestCallback(pattern, _kept(answer))
         if self._settings["Dicom"] is None:
             return []
-        specs = worker_specs(scp_settings(self._settings), self._token, _without_credentials(child_environment()))
+        specs = worker_specs(
+            scp_settings(self._settings), self._token, _without_credentials(child_environment(self._key_variables))
+        )
         return [Child(spec, self._python, self._folder) for spec in specs]
 
     def _child(self, name: str, module: str, launch: dict[str, Any], descriptors: tuple[int, ...]) -> Child:
-        environment = child_environment()
+        environment = child_environment(self._key_variables if name != TRANSFER else ())
         if name != TRANSFER:
             environment = _without_credentials(environment)
         spec = ChildSpec(name, module, lambda: launch, descriptors, environment)

@@ -71,6 +71,7 @@ class Status:
                 "ObjectStore": {
                     "Bucket": storage["BucketName"],
                     "Endpoint": storage["Endpoint"],
+                    "EncryptionKey": (storage["Encryption"] or {}).get("CurrentKey"),  # its id; null: not encrypted
                     **transfer.get("ObjectStore", {"State": "Unknown"}),
                 },
                 "Reconciliation": transfer.get("Reconciliation", {"State": "Unknown"}),

@@ -22,7 +22,7 @@ class TransferError(Exception):
     """The transfer process could not do it.
 
     `kind` is one word for log lines and metrics: missing, denied, unreachable, throttled, clock, credentials, bucket,
-    archived, corrupted, timeout or local. Only `missing` says that S3 has no such object.
+    archived, corrupted, wrong-key, unencrypted, timeout or local. Only `missing` says that S3 has no such object.
     """
 
     def __init__(self, kind: str, message: str) -> None:

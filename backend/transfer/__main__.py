@@ -17,9 +17,9 @@ from typing import Any
 import backend.transfer.without_numpy  # noqa: F401 -- for what it does, before pydicom is imported
 from backend.transfer.index_guard import Orthanc
 from backend.transfer.object_store.errors import CredentialsRefused, UnusableSettings
-from backend.transfer.object_store.s3 import S3ObjectStore
 from backend.transfer.orthanc_index import OrthancIndex
 from backend.transfer.process import CannotStart, TransferProcess
+from backend.transfer.stores import open_object_store
 from config.child_process import ParentLine
 from config.logging_setup import set_up_logging
 from config.settings import Settings
@@ -43,8 +43,8 @@ def main() -> None:
         process = TransferProcess(
             settings,
             socket.socket(fileno=message["Listener"]),
-            writes=S3ObjectStore(settings, settings.concurrent_uploads * 2 + _OTHER_USERS),
-            reads=S3ObjectStore(settings, settings.concurrent_downloads),
+            writes=open_object_store(settings, settings.concurrent_uploads * 2 + _OTHER_USERS),
+            reads=open_object_store(settings, settings.concurrent_downloads),
             index=OrthancIndex(all_settings.orthanc, message.get("Token", "")),
             send_report=line.report,
             orthanc=Orthanc(all_settings.orthanc, message["Token"], message["Started"]) if "Token" in message else None,

@@ -20,7 +20,9 @@ from backend.transfer.object_store.errors import (
     ObjectArchived,
     ObjectCorrupted,
     ObjectMissing,
+    ObjectOfAnotherKey,
     ObjectStoreError,
+    ObjectUnencrypted,
 )
 from backend.transfer.object_store.protocols import ObjectAttributes, ObjectStore, OpenObject
 
@@ -31,7 +33,10 @@ GET: Final = "GetObject"
 DELETE: Final = "DeleteObject"
 _IN_A_ROW: Final = 4  # failures of single objects after which all are taken to be concerned
 # the server works, this object does not
-_ABOUT_THE_OBJECT: Final = (ObjectMissing, ObjectArchived, ObjectCorrupted, ContentChanged)
+_ABOUT_THE_OBJECT: Final = (
+    *(ObjectMissing, ObjectArchived, ObjectCorrupted, ContentChanged),
+    *(ObjectOfAnotherKey, ObjectUnencrypted),
+)
 
 
 class Availability:

@@ -6,7 +6,8 @@
     corrupted     there is an object, but not of these bytes
     unavailable   the object store cannot be asked; it may be in a moment
 
-What it costs: one HEAD each. An object without a SHA-256, from before Isen, whose ETag is not its MD5 is read as well.
+What it costs: one HEAD each; of an encrypted object its header is read too, and proves its size and SHA-256. An object
+without a SHA-256, from before Isen, whose ETag is not its MD5 is read as well.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ from backend.atomic_file import read_digest
 from backend.cache import cache_path
 from backend.storage_directory import StorageDirectory
 from backend.transfer.availability import GET, Availability
-from backend.transfer.object_store.errors import ObjectCorrupted, ObjectMissing, ObjectStoreError
+from backend.transfer.object_store.errors import (
+    ObjectCorrupted,
+    ObjectMissing,
+    ObjectStoreError,
+    ObjectUnencrypted,
+)
 from backend.transfer.object_store.protocols import GetObject, HeadObject, ObjectAttributes
 
 log = logging.getLogger(__name__)
@@ -104,7 +110,7 @@ class Confirmer:
             is_intact = found.size == expected.size and self._is_intact(expected, found)
         except ObjectMissing:
             return "pending" if is_coming else "missing"
-        except ObjectCorrupted:
+        except (ObjectCorrupted, ObjectUnencrypted):
             is_intact = False
         if not is_intact:
             log.error("object_differs name=%s expected_bytes=%d action=not_confirmed", expected.name, expected.size)

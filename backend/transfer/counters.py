@@ -23,6 +23,8 @@ NAMES: Final = (
     "removals_cancelled",
     "restored",
     "removed_again",
+    "wrong_key",  # objects that take a key which is not here
+    "unencrypted",  # objects that were refused because they should be encrypted
 )
 
 

@@ -21,7 +21,14 @@ from backend.transfer.counters import Counters
 from backend.transfer.download_file import DownloadFile
 from backend.transfer.download_slots import DownloadSlots, Priority
 from backend.transfer.name_locks import NameLocks
-from backend.transfer.object_store.errors import ObjectCorrupted, ObjectMissing, ObjectStoreError, Unreachable
+from backend.transfer.object_store.errors import (
+    ObjectCorrupted,
+    ObjectMissing,
+    ObjectOfAnotherKey,
+    ObjectStoreError,
+    ObjectUnencrypted,
+    Unreachable,
+)
 from backend.transfer.object_store.protocols import ReadObject
 from backend.transfer.read_cache import ReadCache
 from backend.transfer.single_flight import SingleFlight
@@ -114,7 +121,8 @@ class Fetcher:
     def fetch_range(self, name: str, start: int, end: int) -> int:
         """A read-only descriptor of the bytes `start` to `end`, exclusive; the caller closes it.
 
-        One ranged GET, of which nothing is kept. The bytes are not verified: the object's digest is that of the whole.
+        One ranged GET, of which nothing is kept, or two of an encrypted object. Bytes of an unencrypted one are not
+        verified: the object's digest is that of the whole.
 
         Raises:
             ObjectStoreError: they cannot be had; `kind` says why.
@@ -183,13 +191,21 @@ class Fetcher:
                 time.sleep(_MISSING_PAUSE)
             except ObjectStoreError as error:
                 self._counters.add("download_failures")
-                self._counters.add("corrupted", isinstance(error, ObjectCorrupted))
+                self._count(error)
                 failures += 1
                 is_late = time.monotonic() - started > _RETRY_TIME
                 if not error.retry_helps or is_late or failures == _ATTEMPTS:
                     log.error("download_failed name=%s kind=%s reason=%s", name, error.kind, error)  # noqa: TRY400
                     raise
                 time.sleep(back_off(failures, first=0.2, cap=1.0))
+
+    def _count(self, error: ObjectStoreError) -> None:
+        for name, kind in (
+            ("corrupted", ObjectCorrupted),
+            ("wrong_key", ObjectOfAnotherKey),
+            ("unencrypted", ObjectUnencrypted),
+        ):
+            self._counters.add(name, isinstance(error, kind))
 
     def _fail_fast(self) -> None:
         error = self._availability.error(GET)

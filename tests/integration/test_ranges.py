@@ -102,6 +102,32 @@ def test_a_range_whose_object_was_altered_is_refused(far: Node, thumbnails: list
 
 
 @pytest.mark.timeout(120)
+def test_a_range_of_an_encrypted_object_moves_only_its_chunks(
+    make_node: NodeMaker, thumbnails: list[Path], tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
+    key.chmod(0o400)
+    section = {"Enabled": True, "CurrentKey": "a", "Keys": {"a": str(key)}}
+    far = make_node({"Isen": {"Storage": {"Encryption": section}}}, gated=True).start()
+    if not reads_ranges(far):
+        pytest.skip("this Orthanc cannot read ranges of a storage area in Python")
+    content = random.randbytes(20 * CHUNK)
+    path = store_and_forget(far, stored_instance(far, thumbnails[0]), content)
+    assert far.gate
+    before = far.gate.carried_back
+    start, end = 7 * CHUNK + 5, 7 * CHUNK + 500
+    assert far.orthanc.get(f"{path}/data", {"Range": f"bytes={start}-{end - 1}"}) == content[start:end]
+    assert CHUNK < far.gate.carried_back - before < 2 * CHUNK
+    (stored,) = (name for name in far.s3.keys(far.bucket) if name.endswith(".unk"))
+    body = far.s3.object(far.bucket, stored)
+    far.s3.replace(far.bucket, stored, body[:-1] + bytes([body[-1] ^ 1]))
+    with pytest.raises(HTTPError) as refused:
+        far.orthanc.get(f"{path}/data", {"Range": f"bytes={20 * CHUNK - 20}-{20 * CHUNK - 10}"})
+    assert b'"OrthancStatus" : 20' in refused.value.read()
+
+
+@pytest.mark.timeout(120)
 def test_what_was_stored_before_the_upgrade_is_read_after_it_and_back(
     make_node: NodeMaker, ten: list[Path], thumbnails: list[Path]
 ) -> None:

@@ -12,7 +12,15 @@ import pytest
 from config.orthanc_files import read_files
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONFORMANCE.md", "CONTRIBUTING.md", "CHANGELOG.md", "UPGRADING.md")
+DOCUMENTS = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONFORMANCE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "ENCRYPTION.md",
+    "UPGRADING.md",
+)
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 NO_DEFAULT = "\N{EN DASH}"

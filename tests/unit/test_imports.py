@@ -24,6 +24,7 @@ DOORS = {
     "orthanc": re.compile(r"orthanc_plugin\.py"),
     "boto3": re.compile(r"backend/transfer/object_store/s3\w*\.py"),
     "botocore": re.compile(r"backend/transfer/object_store/s3\w*\.py"),
+    "cryptography": re.compile(r"backend/transfer/encryption/\w+\.py"),
     "pynetdicom": re.compile(r"scp/.*\.py"),
 }
 

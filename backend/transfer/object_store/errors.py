@@ -7,6 +7,7 @@
     ├── ClockSkewed            403 RequestTimeTooSkewed
     ├── AccessDenied           403: a policy forbids this operation; never means that an object is missing
     ├── CredentialsRefused     wrong, expired or absent keys
+    ├── WrongKey               the keys of Isen.Storage.Encryption are not the bucket's
     ├── OptionRefused          StorageClass, Tags or ServerSideEncryption are not what this server does
     ├── BucketUnusable         wrong region, redirected
     │   └── BucketMissing      404 NoSuchBucket
@@ -14,6 +15,8 @@
         ├── ObjectMissing      404 NoSuchKey
         ├── ObjectArchived     403 InvalidObjectState: it must be restored first
         ├── ObjectCorrupted    what came is not what was stored
+        ├── ObjectOfAnotherKey it is encrypted with a key that is not here; nothing says that it is damaged
+        ├── ObjectUnencrypted  it should be encrypted and is not
         ├── ContentChanged     the local bytes are not those of the digest; nothing was stored
         └── RequestRefused     another 4xx; BadDigest is one: bytes were altered on their way
 
@@ -68,6 +71,12 @@ class CredentialsRefused(ObjectStoreError):
     retry_helps = False
 
 
+class WrongKey(ObjectStoreError):
+    kind = "wrong-key"
+    state = "WrongKey"
+    retry_helps = False
+
+
 class OptionRefused(ObjectStoreError):
     kind = "denied"
     state = "OptionRefused"
@@ -100,6 +109,16 @@ class ObjectArchived(ObjectError):
 
 class ObjectCorrupted(ObjectError):
     kind = "corrupted"
+
+
+class ObjectOfAnotherKey(ObjectError):
+    kind = "wrong-key"
+    retry_helps = False
+
+
+class ObjectUnencrypted(ObjectError):
+    kind = "unencrypted"
+    retry_helps = False
 
 
 class ContentChanged(ObjectError):

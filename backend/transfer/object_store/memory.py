@@ -46,7 +46,7 @@ class MemoryObjectStore:
 
     @contextmanager
     def get(self, key: str) -> Iterator[_OpenMemoryObject]:
-        yield _OpenMemoryObject(*self._find(key))
+        yield _OpenMemoryObject(*self._find(key), self.modified.get(key, 0.0))
 
     def get_range(self, key: str, start: int, end: int) -> bytes:
         body, _ = self._find(key)
@@ -96,9 +96,9 @@ class MemoryObjectStore:
 
 
 class _OpenMemoryObject:
-    def __init__(self, body: bytes, digest: bytes | None) -> None:
+    def __init__(self, body: bytes, digest: bytes | None, modified: float) -> None:
         self._body = body
-        self.attributes = ObjectAttributes(len(body), digest)
+        self.attributes = ObjectAttributes(len(body), digest, _etag(body), modified)
 
     def chunks(self) -> Iterator[bytes]:
         for start in range(0, len(self._body), _CHUNK):

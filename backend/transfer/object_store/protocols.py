@@ -24,16 +24,22 @@ class ObjectAttributes:
     etag: str = field(default="", compare=False)  # without its quotation marks
     modified: float = field(default=0.0, compare=False)  # Unix time, of the server's clock
     storage_class: str = field(default="", compare=False)  # "" = STANDARD
+    encryption: str = field(default="", compare=False)  # on the client's side: how and by which key; "" = not
 
 
 @dataclass(frozen=True)
 class ListedObject:
-    """One entry of a listing."""
+    """One entry of a listing; the size is that of the stored bytes."""
 
     key: str
     size: int  # bytes
     etag: str = field(default="", compare=False)  # without its quotation marks
     modified: float = field(default=0.0, compare=False)  # Unix time, of the server's clock
+    content_sizes: tuple[int, ...] | None = field(default=None, compare=False)  # if they may differ from `size`
+
+    def may_hold(self, size: int) -> bool:
+        """Whether its content can have `size` bytes: a listing does not tell whether an object is encrypted."""
+        return size in (self.content_sizes if self.content_sizes is not None else (self.size,))
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,8 @@ class GetObject(Protocol):
 class GetRange(Protocol):
     def get_range(self, key: str, start: int, end: int) -> bytes:
         """The bytes `start` to `end`, exclusive; never fewer. A range cannot be verified with the digest.
+
+        It is not empty.
 
         Raises:
             ObjectMissing: there is none.

@@ -12,7 +12,15 @@ from config.loader import load, settable_options
 from config.options import From, Unit
 from config.orthanc_files import parse, read_files, without_comments
 from config.section import option_name
-from config.settings import DicomSettings, Frozen, Hl7Settings, OrthancSettings, StorageSettings, WorklistSettings
+from config.settings import (
+    DicomSettings,
+    EncryptionSettings,
+    Frozen,
+    Hl7Settings,
+    OrthancSettings,
+    StorageSettings,
+    WorklistSettings,
+)
 
 EXAMPLE = Path(__file__).parents[3] / "config" / "orthanc.json"
 TEXT = EXAMPLE.read_text()
@@ -27,9 +35,13 @@ NO_DEFAULT = {
     "Directory",
     "ManagedDirectory",
     "ReceiveDirectory",
+    "Encryption",
+    "CurrentKey",
+    "Keys",
 }
 OWN_SECTIONS: dict[str, type[Frozen]] = {
     "Storage": StorageSettings,
+    "Storage.Encryption": EncryptionSettings,
     "Dicom": DicomSettings,
     "Worklists": WorklistSettings,
     "Hl7": Hl7Settings,
@@ -74,9 +86,12 @@ def test_every_option_of_isen_is_in_it(complete: dict[str, Any]) -> None:
 
 def test_the_values_in_isens_sections_are_the_defaults(complete: dict[str, Any]) -> None:
     for name, model in OWN_SECTIONS.items():
+        section = complete["Isen"]
+        for part in name.split("."):
+            section = section[part]
         for option, default in defaults(model).items():
             if option not in NO_DEFAULT:
-                assert complete["Isen"][name][option] == default, option
+                assert section[option] == default, option
 
 
 def test_orthancs_options_that_isen_reads_have_isens_defaults(complete: dict[str, Any]) -> None:

@@ -108,7 +108,6 @@ def native(option: str, value: Any) -> dict[str, Any]:
         ("ServerSideEncryption", "AES", "must be '', 'AES256' or 'aws:kms'"),
         ("BucketKeyEnabled", True, "is for encryption by KMS"),
         ("SseKmsKeyId", "key", "is for encryption by KMS"),
-        ("StorageEncryption", {"Enable": True}, "is not supported"),
         ("HybridMode", "WriteToBoth", "must be 'Disabled', 'WriteToFileSystem' or 'WriteToObjectStorage'"),
         ("HybridMode", True, "must be 'Disabled'"),
         ("MigrationFromFileSystemEnabled", "true", "must be true or false"),
@@ -281,19 +280,6 @@ def test_a_native_endpoint_without_a_scheme_is_https() -> None:
         accepted(native("Endpoint", "s3.example.org:9000")).settings.storage.endpoint == "https://s3.example.org:9000"
     )
     assert accepted(native("Endpoint", "http://s3.example.org")).settings.storage.endpoint == "http://s3.example.org"
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("StorageEncryption", {"Enable": True, "MasterKey": [1, "/key"]}),
-        ("StorageEncryption", {"MasterKey": [1, "/key"]}),
-    ],
-)
-def test_a_native_option_that_promises_what_isen_cannot_do_is_refused(option: str, value: Any) -> None:
-    path, message = only_problem(native(option, value))
-    assert path == f"AwsS3Storage.{option}"
-    assert "Isen" in message or "is not supported" in message
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ class TestBucket:
                 assert key.startswith("images/isen-check-"), "below RootPath, where alone the credentials may reach"
                 raise AccessDenied("DeleteObject was answered 403")
 
-        monkeypatch.setattr(bucket, "S3ObjectStore", lambda *_, **__: Undeletable())
+        monkeypatch.setattr(bucket, "open_object_store", lambda *_, **__: Undeletable())
         outcome = bucket.check(storage)
         assert (outcome.verdict, outcome.found) == (Verdict.FAILED, "DeleteObject was answered 403")
 
@@ -74,7 +74,7 @@ class TestBucket:
                     yield type("Wrong", (), {"attributes": found.attributes, "chunks": lambda _: iter([b"other"])})()
 
         store = Forgetful()
-        monkeypatch.setattr(bucket, "S3ObjectStore", lambda *_, **__: store)
+        monkeypatch.setattr(bucket, "open_object_store", lambda *_, **__: store)
         outcome = bucket.check(storage)
         assert outcome.verdict is Verdict.FAILED
         assert "gave other bytes" in outcome.found

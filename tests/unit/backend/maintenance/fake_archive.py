@@ -91,7 +91,7 @@ class FakeArchive:
         self.rest = FakeRest()
         self.store = MemoryObjectStore()
         index = OrthancIndex(self.rest, legacy=False, parallel=2)  # type: ignore[arg-type]  # the same calls
-        self.archive = Archive(index, self.store, LocalFiles(self.spool, self.cache), Naming(settings))
+        self.archive = Archive(index, self.store, LocalFiles(self.spool, self.cache), Naming(settings), "")
 
     def with_storage_directory(self, folder: Path, *, is_hybrid: bool = True) -> Archive:
         """From now on the archive has a part in this folder of Orthanc's own storage area."""

@@ -10,7 +10,9 @@ from backend.atomic_file import write_digest
 from backend.storage_directory import StorageDirectory
 from backend.transfer.availability import GET, ObservedObjectStore
 from backend.transfer.confirmer import Confirmer, Expected
+from backend.transfer.encryption.store import EncryptedObjectStore
 from backend.transfer.object_store.errors import AccessDenied, ObjectCorrupted, Unreachable
+from tests.fakes.encryption import SECRETS, encrypted, flipped, keyring, put, read
 from tests.unit.backend.transfer.conftest import Parts
 
 NAME = "6a0c1e5e-94a5-4d7a-b1c7-6f1c5f1d2a30.dcm"
@@ -127,3 +129,21 @@ def test_what_is_still_to_be_migrated_is_pending_and_never_committed(parts: Part
     assert state(Confirmer(*arguments)) == "missing"  # nothing is on its way: WriteToFileSystem, or no HybridMode
     parts.store.put_foreign(NAME, CONTENT)
     assert state(hybrid) == "committed"
+
+
+def test_an_encrypted_object_is_committed_by_what_its_header_proves(parts: Parts) -> None:
+    """A key that is not here says nothing about the object: the question is asked again."""
+    ours = encrypted(parts.store)
+    put(ours, NAME, CONTENT)
+    body = read(parts.store, NAME)
+
+    def confirmer_of(store: EncryptedObjectStore) -> Confirmer:
+        observed = ObservedObjectStore(store, parts.availability)
+        return Confirmer(parts.spool.directory, parts.folder / "cache", observed, str, parts.availability)
+
+    assert state(confirmer_of(ours)) == "committed"
+    assert state(confirmer_of(ours), size=len(body)) == "corrupted"
+    assert state(confirmer_of(encrypted(parts.store, keyring("2025", **{"2025": SECRETS["2025"]})))) == "unavailable"
+    for altered in (body[:-1], flipped(body, 150), CONTENT):
+        parts.store.put_foreign(NAME, altered, sha256(altered).digest())
+        assert state(confirmer_of(ours)) == "corrupted"

@@ -14,6 +14,9 @@ from backend.transfer.object_store.errors import (
     AccessDenied,
     ObjectCorrupted,
     ObjectMissing,
+    ObjectOfAnotherKey,
+    ObjectStoreError,
+    ObjectUnencrypted,
     ServerFailed,
     Throttled,
     Unreachable,
@@ -241,3 +244,18 @@ def test_a_range_of_a_removed_attachment_is_missing(stored: Parts) -> None:
     stored.spool.bury(NAME)
     with pytest.raises(ObjectMissing):
         fetch_range(stored, 0, 10)
+
+
+@pytest.mark.parametrize(
+    ("error", "counter"),
+    [(ObjectOfAnotherKey, "wrong_key"), (ObjectUnencrypted, "unencrypted"), (ObjectCorrupted, "corrupted")],
+)
+def test_a_wrong_key_is_told_apart_from_corruption_and_keeps_nobody_else_from_reading(
+    parts: Parts, error: type[ObjectStoreError], counter: str
+) -> None:
+    parts.store.before_get.extend([raising(error("refused"))] * 3)
+    with pytest.raises(error):
+        fetch(parts)
+    counters = parts.counters.snapshot()
+    assert {name for name in ("wrong_key", "unencrypted", "corrupted") if counters[name]} == {counter}
+    assert parts.availability.error(GET) is None
