@@ -13,14 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import file_digest
-from io import BufferedReader
+from io import BufferedRandom, BufferedReader
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 from backend.atomic_file import read_digest
 from backend.maintenance.catalogue import Catalogue
 from backend.maintenance.findings import Action, Deed, Finding, Kind
+from backend.maintenance.heads import rebuilt_head
 from backend.maintenance.local import Place, is_copy
 from backend.maintenance.orphans import Nature, look_at
 from backend.maintenance.patience import patiently
@@ -105,8 +107,8 @@ class Repair:
             return Action(finding, Deed.ABORT, "it frees the space of its parts")
         if finding.kind is Kind.ORPHANED:
             return self._decide_orphan(finding)
-        for path, _ in self._copies(finding):
-            return Action(finding, Deed.UPLOAD, f"{path} has the right bytes")
+        for source, _ in self._copies(finding):
+            return Action(finding, Deed.UPLOAD, f"{source} has the right bytes")
         return Action(finding, Deed.NOTHING, "this machine has no good copy; send the image again or restore a backup")
 
     def _decide_orphan(self, finding: Finding) -> Action:
@@ -175,17 +177,25 @@ class Repair:
             self._on_progress(Progress("Reading the index again", done, max(total, done)))
         return found
 
-    def _copies(self, finding: Finding) -> Iterator[tuple[Path, BufferedReader]]:
-        """Open files of this machine with the bytes that the index says; each is closed when the next is asked for."""
+    def _copies(self, finding: Finding) -> Iterator[tuple[Path | str, BufferedReader | BufferedRandom]]:
+        """Where the bytes are that the index says, opened: files of this machine, then the object of which they are the
+        beginning. Each is closed when the next is asked for.
+        """
         for place in _COPIES:
             file = self._archive.local.find(finding.name, place)
             if file is not None:
                 try:
-                    with file.path.open("rb") as content:
-                        if _is_good(content, finding):
-                            yield file.path, content
+                    with file.path.open("rb") as copy:
+                        if _is_good(copy, finding):
+                            yield file.path, copy
                 except FileNotFoundError:
                     continue  # evicted meanwhile
+        rebuilt = rebuilt_head(self._archive, finding)
+        if rebuilt is not None:
+            key, content = rebuilt
+            with TemporaryFile() as made:
+                made.write(content)
+                yield f"the beginning of {key}", made
 
     def _carry_out(self, deed: Deed, do: Callable[[Action], str]) -> None:
         def attempt(action: Action) -> Action:
@@ -211,7 +221,7 @@ class Repair:
                 self._on_progress(Progress(step, done, 0))
 
 
-def _is_good(content: BufferedReader, finding: Finding) -> bool:
+def _is_good(content: BufferedReader | BufferedRandom, finding: Finding) -> bool:
     """Whether the file has the bytes of the index. In quarantine the digest attached to it counts for nothing."""
     digest = read_digest(content.fileno()) if finding.kind is not Kind.QUARANTINED else None
     return is_copy(content, finding.size, finding.md5, digest)
