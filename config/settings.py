@@ -82,6 +82,13 @@ class Frozen(BaseModel):
     )
 
 
+class Acknowledge(StrEnum):
+    """When a C-STORE is answered: once Orthanc has the instance, or once it is durable in the journal before it."""
+
+    STORED = "Stored"
+    RECEIVED = "Received"
+
+
 class Durability(StrEnum):
     """What an acknowledged attachment has survived: the local disk's fsync, or the object store's answer."""
 
@@ -265,6 +272,8 @@ class DicomSettings(Frozen):
     data_set_memory: NotNegative = 4 * MEGABYTE  # bytes; a longer data set goes to a file while it arrives
     total_data_set_memory: NotNegative = 128 * MEGABYTE  # bytes, per worker; when used up, files
     receive_directory: AbsolutePath | None = None  # of those files; default: `receiving` in Storage's SpoolDirectory
+    acknowledge: Acknowledge = Acknowledge.STORED
+    maximum_received_size: Positive = 1024 * MEGABYTE  # bytes acknowledged that Orthanc does not have, over all workers
     maximum_worker_memory: NotNegative = 1024 * MEGABYTE  # bytes resident; past it a worker is replaced; 0 = never
     commitment_timeout: Seconds = 86400.0  # that an instance may take to reach S3 before commitment is refused
     commitment_report_days: Positive = 7  # that the report of a storage commitment is tried after that

@@ -46,7 +46,12 @@ class Origin:
 
     @classmethod
     def of(cls, instance: str, series: str, peer: Peer) -> Origin:
-        return cls(instance, series, peer.calling_ae_title, peer.called_ae_title, peer.address)
+        return cls(instance, series, **origin_of(peer))
+
+
+def origin_of(peer: Peer) -> dict[str, str]:
+    """What there is to say of the peer."""
+    return {"RemoteAET": peer.calling_ae_title, "CalledAET": peer.called_ae_title, "RemoteIP": peer.address}
 
 
 class Origins:

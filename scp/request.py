@@ -131,3 +131,4 @@ class Service:
     serve: Callable[[Request], None]
     # SOP Class Extended Negotiation: the requestor's application information to ours (PS3.7 D.3.3.5)
     negotiate: Callable[[bytes], bytes] | None = None
+    report: Callable[[], dict[str, Any]] | None = None  # of what it has to say in `/isen/status`

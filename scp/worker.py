@@ -59,6 +59,7 @@ class Worker:
         limits = Limits.of(dicom)
         services, self._current = build_services(settings, launch)
         services = tuple(services)
+        self._reports = [service.report for service in services if service.report]
         access = AccessControl(self._current)
         folder = _receive_folder(settings, dicom)
         budget = MemoryBudget(dicom.total_data_set_memory)
@@ -114,6 +115,7 @@ class Worker:
                 "Counters": self._dispatcher.counters(),
                 "ResidentBytes": resident_memory(),
                 "Threads": threading.active_count(),
+                **{name: value for report in self._reports for name, value in report().items()},
             }
         )
 

@@ -85,9 +85,13 @@ class OrthancIndex:
 
     def refers_to(self, name: str, path: str) -> bool:
         """Whether the attachment at this path is still the one of this name."""
-        _, level, resource, _, attachment = path.split("/")
-        current = self._read(level, resource, unquote(attachment))
+        current = self.at(path)
         return current is not None and current.name == name
+
+    def at(self, path: str) -> IndexedAttachment | None:
+        """The attachment that the index holds at this path, if any."""
+        _, level, resource, _, attachment = path.split("/")
+        return self._read(level, resource, unquote(attachment))
 
     def with_sop_instance(self, uid: str) -> list[IndexedAttachment]:
         """The attachments of every instance with this SOPInstanceUID: one, unless patients or studies were mixed up.

@@ -16,6 +16,7 @@ from functools import partial
 from hashlib import file_digest
 from io import BufferedIOBase
 from itertools import islice
+from tempfile import TemporaryFile
 from typing import Final
 
 from backend.atomic_file import write_digest
@@ -23,6 +24,7 @@ from backend.maintenance.catalogue import Catalogue
 from backend.maintenance.content import compare
 from backend.maintenance.copies import Copies, LocalCopies
 from backend.maintenance.findings import Action, Deed, Finding, Kind
+from backend.maintenance.heads import rebuilt_head
 from backend.maintenance.local import Place
 from backend.maintenance.orphans import Nature, look_at
 from backend.maintenance.patience import patiently
@@ -208,9 +210,17 @@ class Repair:
         return found
 
     def _copies(self, finding: Finding) -> Iterator[tuple[str, BufferedIOBase]]:
-        """Where there are good copies, the nearest first; each is closed when the next is asked for."""
+        """Where there are good copies, the nearest first, and last the object of which they are the beginning; each is
+        closed when the next is asked for.
+        """
         for copies in (LocalCopies(self._archive.local), *self._options.copies):
             yield from copies.of(finding)
+        rebuilt = rebuilt_head(self._archive, finding)
+        if rebuilt is not None:
+            key, content = rebuilt
+            with TemporaryFile() as made:
+                made.write(content)
+                yield f"the beginning of {key}", made
 
     def _carry_out(self, deed: Deed, do: Callable[[Action], str]) -> None:
         def attempt(action: Action) -> Action:

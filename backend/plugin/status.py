@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from backend.plugin.attachments import Attachments
@@ -83,6 +84,8 @@ class Status:
                 "Port": dicom["Port"],
                 "Associations": sum(worker.get("Associations", 0) for worker in workers),
                 "MaximumAssociations": dicom["MaximumAssociations"],
+                "Acknowledge": dicom["Acknowledge"],
+                "Received": _received(workers),
                 "Workers": workers,
                 "PerformedProcedureSteps": self._mpps.forwarding(),  # None: nobody is told of them
             }
@@ -111,6 +114,12 @@ class Status:
             workers = document["Dicom"]["Workers"]
             metrics["scp_associations"] = document["Dicom"]["Associations"]
             metrics["scp_workers_ready"] = sum(worker["Ready"] for worker in workers)
+            received = document["Dicom"]["Received"]
+            if received:
+                metrics["scp_received_count"] = received["Count"]
+                metrics["scp_received_bytes"] = received["Bytes"]
+                metrics["scp_received_oldest_seconds"] = received["OldestSeconds"]
+                metrics["scp_received_refused_count"] = received["RefusedCount"]
             forwarding = document["Dicom"]["PerformedProcedureSteps"]
             if forwarding:
                 metrics["mpps_forward_pending_count"] = forwarding["Outgoing"]
@@ -123,3 +132,16 @@ class Status:
                 metrics[f"{process['Name']}_{name}_total"] = value
         for name, value in metrics.items():
             self._host.SetMetricsValue(f"isen_{name}", float(value or 0), self._host.MetricsType.DEFAULT)
+
+
+def _received(workers: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """What is acknowledged and not in Orthanc yet, over all workers; None if they keep no such journal."""
+    reports = [worker["Received"] for worker in workers if worker.get("Received")]
+    if not reports:
+        return None
+    return {
+        "Count": sum(report["Count"] for report in reports),
+        "Bytes": sum(report["Bytes"] for report in reports),
+        "OldestSeconds": max((report["OldestSeconds"] or 0.0 for report in reports), default=0.0),
+        "RefusedCount": max(report["RefusedCount"] for report in reports),  # a folder that they share
+    }

@@ -7,16 +7,23 @@ exception, so the log line says what happened and what to do.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from threading import get_ident
+from typing import Any, Final
 
-from backend.object_key import attachment_name
+from backend.object_key import DICOM, DICOM_UNTIL_PIXEL_DATA, attachment_name
 from backend.plugin.attachments import Attachments
 
 Create = Callable[[str, bytes, bytes | None], None]  # name, content, its SHA-256 if known
+_LONGEST_HEAD: Final = 64 * 1024  # bytes
 
 
 class StorageArea:
-    """The three callbacks of `orthanc.RegisterStorageArea`."""
+    """The three callbacks of `orthanc.RegisterStorageArea`.
+
+    Through them Orthanc stores a DICOM file and then, as an attachment of its own, what comes before the pixel data.
+    With `Durability` "ObjectStore" the sender waits for S3 once, for the file: its beginning goes through the spool,
+    because it can be made again from the object (`isen repair`) should this machine be lost before it is uploaded.
+    """
 
     def __init__(self, host: Any, attachments: Attachments, storage: dict[str, Any]) -> None:
         """`storage` holds the settings of `Isen.Storage` as `python -m config` prints them."""
@@ -24,12 +31,19 @@ class StorageArea:
         self._attachments = attachments
         self._legacy = storage["StorageStructure"] == "legacy"
         self._store = creation(attachments, storage)
+        self._waits_for_s3 = storage["Durability"] == "ObjectStore" and storage["HybridMode"] != "WriteToFileSystem"
+        self._confirmed: dict[int, bytes] = {}  # thread → beginning of the file it has just stored; S3 has it
 
     def create(self, uuid: str, content_type: int, content: bytes) -> None:
         """Store one attachment; what that means is `creation`."""
         name = attachment_name(uuid, content_type, legacy=self._legacy)
         with self._told("store", name):
+            if self._waits_for_s3 and self._is_beginning(content_type, content):
+                self._attachments.create_in_spool(name, content)
+                return
             self._store(name, content, None)
+            if self._waits_for_s3 and content_type == DICOM:
+                self._confirmed[get_ident()] = content[:_LONGEST_HEAD]
 
     def read(self, uuid: str, content_type: int) -> bytes:
         """The whole attachment."""
@@ -42,6 +56,12 @@ class StorageArea:
         name = attachment_name(uuid, content_type, legacy=self._legacy)
         with self._told("remove", name):
             self._attachments.remove(name)
+
+    def _is_beginning(self, content_type: int, content: bytes) -> bool:
+        """Whether it is the beginning of the file that this thread has stored just before: compared, never assumed."""
+        if content_type != DICOM_UNTIL_PIXEL_DATA:
+            return False
+        return self._confirmed.pop(get_ident(), b"").startswith(content)
 
     def _told(self, operation: str, name: str) -> _Told:
         return _Told(self._log_error, operation, name)

@@ -15,6 +15,7 @@ committed is reported later, on the same association if the peer keeps it and wa
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from config.settings import DicomSettings, ScpSettings
@@ -111,8 +112,13 @@ class CommitmentReportService:
         request.respond(SUCCESS)
 
 
-def build_storage_commitment(settings: ScpSettings, client: OrthancClient) -> tuple[Service, ...]:
-    """Both services, and the thread that looks after the requests."""
+def build_storage_commitment(
+    settings: ScpSettings, client: OrthancClient, is_on_its_way: Callable[[str], bool] | None = None
+) -> tuple[Service, ...]:
+    """Both services, and the thread that looks after the requests.
+
+    `is_on_its_way` says of a SOP Instance UID whether Orthanc is still to get an acknowledged instance.
+    """
     dicom = settings.dicom or DicomSettings()
     directory = settings.directory / "commitments"  # the plugin reads it too: commitment_routes
     transactions = Transactions(directory)
@@ -125,6 +131,7 @@ def build_storage_commitment(settings: ScpSettings, client: OrthancClient) -> tu
         ),
         patience=dicom.commitment_timeout,
         report_patience=dicom.commitment_report_days * 86400.0,
+        is_on_its_way=is_on_its_way or (lambda _uid: False),
     )
     desk.start()
     return (

@@ -1,7 +1,8 @@
 """C-STORE: a peer's instance goes to Orthanc as received (PS3.4 Annex B, Storage Service Class, level 2 Full).
 
 The encoded data set is not decoded: a Part 10 header is put in front of it and both are posted to Orthanc. Success is
-answered only after Orthanc has committed the instance.
+answered only after Orthanc has committed the instance, or, with `Acknowledge: "Received"`, once it is durable in the
+journal from which Orthanc gets it a moment later.
 
     0x0000  stored, already stored, or filtered out by a filter of Orthanc's
     0xA700  Orthanc cannot store now: storage full, unreachable, an error of its own; the peer may send again
@@ -19,9 +20,11 @@ from typing import Final
 from pydicom.uid import UID
 from pynetdicom.presentation import AllStoragePresentationContexts
 
-from scp.origins import Origin
+from scp.origins import Origin, origin_of
 from scp.orthanc_client import BAD_FILE_FORMAT, INEXISTENT_TAG, OrthancClient, OrthancError, OrthancRefused
 from scp.part10 import FileMeta, file_header
+from scp.received.hand_over import HandOver
+from scp.received.journal import AlreadyWaiting, JournalFull
 from scp.request import Request, Service
 from scp.sop_common import DEFLATED, NotADataSet, inflates_beyond, read_sop_common
 from scp.statuses import CANNOT_UNDERSTAND, DATA_SET_DOES_NOT_MATCH, OUT_OF_RESOURCES, SUCCESS, Refusal
@@ -31,6 +34,8 @@ log = logging.getLogger(__name__)
 STORAGE_SOP_CLASSES: Final = tuple(UID(str(context.abstract_syntax)) for context in AllStoragePresentationContexts)
 MAXIMUM_INFLATED: Final = 256 * 1024 * 1024  # bytes; Orthanc needs several times as much memory to parse them
 BLOCK_SIZE: Final = 1024 * 1024  # bytes read from the data set at once
+ROOM_PATIENCE: Final = 10.0  # seconds a sender is made to wait while the journal is full
+TURN_PATIENCE: Final = 60.0  # seconds, while an older instance of the same UID is owed to Orthanc
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,12 @@ class StoreService:
 
     client: OrthancClient
     note_origin: Callable[[Origin], None] = lambda _origin: None
+    received: HandOver | None = None  # also after Acknowledge was "Received": until all of that is handed over
+    acknowledges_received: bool = False
 
     def service(self) -> Service:
-        return Service("C-STORE", "C_STORE", "allow_store", STORAGE_SOP_CLASSES, self.serve)
+        report = self.received.report if self.received else None
+        return Service("C-STORE", "C_STORE", "allow_store", STORAGE_SOP_CLASSES, self.serve, report=report)
 
     def serve(self, request: Request) -> None:
         try:
@@ -69,8 +77,11 @@ class StoreService:
             while block := request.data_set.read(BLOCK_SIZE):
                 yield block
 
+        length = len(header) + request.data_set_length
+        if self.received and self._keep(self.received, request, body, length):
+            return
         try:
-            stored = self.client.post_instance(body, len(header) + request.data_set_length)
+            stored = self.client.post_instance(body, length)
         except OrthancRefused as error:
             if error.error_code in (BAD_FILE_FORMAT, INEXISTENT_TAG):
                 raise Refusal(CANNOT_UNDERSTAND, "the data set cannot be parsed") from error
@@ -81,6 +92,32 @@ class StoreService:
             raise Refusal(OUT_OF_RESOURCES, "the archive did not store the instance")
         if stored.status == "Success":  # what was there already came from somewhere else
             self.note_origin(Origin.of(stored.orthanc_id, stored.series_id, request.peer))
+
+    def _keep(
+        self, received: HandOver, request: Request, body: Callable[[], Iterator[bytes]], length: int
+    ) -> bool:  # fmt: skip
+        """Put the instance into the journal, if that is what was asked for; whether it is there now.
+
+        If not, it goes to Orthanc at once, which must have any older instance of the same UID before.
+
+        Raises:
+            Refusal: it cannot be taken now.
+        """
+        uid = str(request.message.AffectedSOPInstanceUID)
+        journal = received.journal
+        try:
+            if self.acknowledges_received and length <= journal.maximum_size:
+                received.add(journal.accept(uid, body(), length, origin_of(request.peer), ROOM_PATIENCE))
+                return True
+        except AlreadyWaiting:
+            pass
+        except JournalFull as error:
+            raise Refusal(OUT_OF_RESOURCES, "too many received instances wait for the archive") from error
+        except OSError as error:
+            raise Refusal(OUT_OF_RESOURCES, "the instance cannot be kept") from error
+        if not journal.wait_until_gone(uid, TURN_PATIENCE):
+            raise Refusal(OUT_OF_RESOURCES, "an earlier instance of this UID waits for the archive")
+        return False
 
 
 def _checked_meta(request: Request) -> FileMeta:

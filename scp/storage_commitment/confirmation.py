@@ -46,8 +46,17 @@ class _Instance:
 class Confirmation:
     """The progress of one request; not thread-safe."""
 
-    def __init__(self, client: OrthancClient, references: Sequence[Reference], supports: Callable[[str], bool]) -> None:
-        """`supports` says whether we store instances of a SOP class at all."""
+    def __init__(
+        self,
+        client: OrthancClient,
+        references: Sequence[Reference],
+        supports: Callable[[str], bool],
+        is_on_its_way: Callable[[str], bool] = lambda _uid: False,
+    ) -> None:
+        """`supports` says whether we store instances of a SOP class at all, `is_on_its_way` of a SOP Instance UID
+        whether Orthanc is still to get an acknowledged instance.
+        """
+        self._is_on_its_way = is_on_its_way
         self._client = client
         self._supports = supports
         self._undecided = dict.fromkeys(references)  # in their order, each once
@@ -77,6 +86,8 @@ class Confirmation:
         return {**self._failures, **{one.sop_instance_uid: RESOURCE_LIMITATION for one in self._undecided}}
 
     def _judge(self, references: Sequence[Reference]) -> Iterator[tuple[Reference, int | None]]:
+        # before Orthanc is asked: what leaves the journal between the two questions is in Orthanc for the second
+        references = [one for one in references if not self._is_on_its_way(one.sop_instance_uid)]
         found = self._find({one.sop_instance_uid for one in references})
         attachments = [instance.attachment for instances in found.values() for instance in instances]
         states: dict[str, str] = {}

@@ -56,12 +56,14 @@ class CommitmentDesk:
         supports: Callable[[str], bool],
         patience: float,
         report_patience: float,
+        is_on_its_way: Callable[[str], bool] = lambda _uid: False,
     ) -> None:
         """`patience`: seconds an instance may take to reach S3. `report_patience`: seconds a report is tried."""
         self._transactions = transactions
         self._client = client
         self._reporter = reporter
         self._supports = supports
+        self._is_on_its_way = is_on_its_way
         self._patience = patience
         self._report_patience = report_patience
         self._progress: dict[str, _Progress] = {}
@@ -154,7 +156,9 @@ class CommitmentDesk:
         self, transaction: Transaction, progress: _Progress, is_unwanted: Callable[[], bool]
     ) -> Failures | None:
         if progress.confirmation is None:
-            progress.confirmation = Confirmation(self._client, transaction.references, self._supports)
+            progress.confirmation = Confirmation(
+                self._client, transaction.references, self._supports, self._is_on_its_way
+            )
         try:
             failures = progress.confirmation.advance(is_unwanted)
         except OrthancError as error:

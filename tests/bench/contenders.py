@@ -105,6 +105,9 @@ class Contender:
         if not self.is_isen:
             return 0.0
         start = time.monotonic()
+        received = self.folder / "spool" / "received" / "pending"
+        if received.is_dir():
+            wait_until(lambda: not any(received.iterdir()), deadline, f"Orthanc of {self.name} has everything")
         pending = self.folder / "spool" / "pending"
         wait_until(lambda: not any(pending.iterdir()), deadline, f"the spool of {self.name} is empty")
         return time.monotonic() - start
@@ -170,7 +173,7 @@ def _nodelay(_surroundings: Surroundings, _bucket: str) -> dict[str, str]:
     return {"TCP_NODELAY": "1"}
 
 
-def _isen(durability: str) -> Callable[[Surroundings, Path, str], dict[str, Any]]:
+def _isen(durability: str, acknowledge: str = "Stored") -> Callable[[Surroundings, Path, str], dict[str, Any]]:
     def settings(surroundings: Surroundings, folder: Path, bucket: str) -> dict[str, Any]:
         base = configuration(folder, surroundings.s3.url, free_port(), free_port())
         storage = {
@@ -180,7 +183,9 @@ def _isen(durability: str) -> Callable[[Surroundings, Path, str], dict[str, Any]
             "SecretKey": surroundings.s3.secret_key,
             "Durability": durability,
         }
-        return merged(base, {"Isen": {"Storage": storage, "Dicom": {"MaximumAssociations": 600}}})
+        return merged(
+            base, {"Isen": {"Storage": storage, "Dicom": {"MaximumAssociations": 600, "Acknowledge": acknowledge}}}
+        )
 
     return settings
 
@@ -191,12 +196,18 @@ ORTHANC_NODELAY_BOTH: Final = "orthanc-nodelay-both"
 SAMPLES: Final = "samples"
 ISEN: Final = "isen"
 ISEN_OBJECTSTORE: Final = "isen-objectstore"
+ISEN_RECEIVED: Final = "isen-received"
 
 RECIPES: Final = {
     recipe.name: recipe
     for recipe in (
         Recipe(ORTHANC, "Orthanc, its own DICOM server, local disk, as installed", _plain),
-        Recipe(ORTHANC_NODELAY, "the same with TCP_NODELAY=1 in its environment", _plain, _nodelay),
+        Recipe(
+            ORTHANC_NODELAY,
+            "the same with TCP_NODELAY=1 in its environment, not in that of the senders, who are modalities",
+            _plain,
+            _nodelay,
+        ),
         Recipe(
             ORTHANC_NODELAY_BOTH,
             "the same with TCP_NODELAY=1 for the senders too, which is nobody's modality",
@@ -214,5 +225,6 @@ RECIPES: Final = {
         ),
         Recipe(ISEN, 'Isen, "Durability": "Spool"', _isen("Spool"), uses_s3=True),
         Recipe(ISEN_OBJECTSTORE, 'Isen, "Durability": "ObjectStore"', _isen("ObjectStore"), uses_s3=True),
+        Recipe(ISEN_RECEIVED, 'Isen, "Acknowledge": "Received"', _isen("Spool", "Received"), uses_s3=True),
     )
 }

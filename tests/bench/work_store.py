@@ -11,6 +11,7 @@ from tests.bench import gil
 from tests.bench.contenders import (
     ISEN,
     ISEN_OBJECTSTORE,
+    ISEN_RECEIVED,
     ORTHANC,
     ORTHANC_NODELAY,
     ORTHANC_NODELAY_BOTH,
@@ -22,8 +23,8 @@ from tests.bench.measure import Watcher, quantile, used
 from tests.bench.senders import SendingFailed, send
 from tests.bench.table import Bench, Case, Form, Sample, Work
 
-EVERYBODY: Final = (ORTHANC, ORTHANC_NODELAY, ORTHANC_NODELAY_BOTH, SAMPLES, ISEN, ISEN_OBJECTSTORE)
-_WITH_S3: Final = (SAMPLES, ISEN, ISEN_OBJECTSTORE)
+EVERYBODY: Final = (ORTHANC, ORTHANC_NODELAY, ORTHANC_NODELAY_BOTH, SAMPLES, ISEN, ISEN_OBJECTSTORE, ISEN_RECEIVED)
+_WITH_S3: Final = (SAMPLES, ISEN, ISEN_OBJECTSTORE, ISEN_RECEIVED)
 _FAR: Final = 0.025  # seconds of S3's latency unless a case says otherwise
 _ASKING: Final = 50.0  # GET /system per second while images are stored
 

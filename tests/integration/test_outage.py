@@ -66,6 +66,8 @@ def test_with_object_store_senders_are_refused_and_nothing_half_stored_remains(
     node.wait_for_object_store("Available")
     assert node.peer.send(*ten).sent == 10
     assert node.images_in_bucket().keys() == uids(ten)
+    assert not [name for name in node.pending() if name.endswith(".dcm")]
+    node.wait_until_uploaded()  # what can be made again from the images
     assert node.pending() == node.incoming() == []
 
 

@@ -99,6 +99,31 @@ def test_a_copy_with_other_bytes_is_never_uploaded(
     assert Run(fake, catalogue).deeds() == {name: Deed.NOTHING}
 
 
+HEAD = "dicom-until-pixel-data"
+
+
+def test_a_lost_beginning_of_a_file_is_made_again_from_the_file(fake: FakeArchive, catalogue: Catalogue) -> None:
+    """What `Durability` "ObjectStore" relies on: it does not wait for S3 to have the beginning as well."""
+    file = fake.rest.add(b"head and pixels", instance="i")
+    head = fake.rest.add(b"head", instance="i", attachment=HEAD, kind=3)
+    fake.put(file, b"head and pixels")
+    run = Run(fake, catalogue)
+    assert run.deeds() == {head: Deed.UPLOAD}
+    assert run.apply() == {head: "done"}
+    assert content_of(fake, head) == b"head"
+
+
+@pytest.mark.parametrize("stored", [None, b"HEAD and pixels", b"hea"])
+def test_a_beginning_is_never_made_from_other_bytes(
+    fake: FakeArchive, catalogue: Catalogue, stored: bytes | None
+) -> None:
+    fake.rest.add(b"head and pixels", instance="i")
+    head = fake.rest.add(b"head", instance="i", attachment=HEAD, kind=3)
+    if stored is not None:
+        fake.put(next(iter(fake.rest.instances["i"].values()))["Uuid"] + ".dcm", stored)
+    assert Run(fake, catalogue).deeds()[head] is Deed.NOTHING
+
+
 def test_an_upload_whose_attachment_is_removed_meanwhile_leaves_no_object(
     fake: FakeArchive, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

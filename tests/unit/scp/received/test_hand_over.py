@@ -1,0 +1,130 @@
+"""From the journal to Orthanc: taken, tried again, or set aside."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from backend.stack.processes import wait_until
+from scp.origins import Origin
+from scp.orthanc_client import BAD_FILE_FORMAT, OrthancClient, OrthancError, OrthancRefused, OrthancUnreachable
+from scp.orthanc_client import StoredInstance as Stored
+from scp.received import hand_over
+from scp.received.hand_over import HandOver
+from scp.received.journal import Journal
+
+ORIGIN = {"RemoteAET": "CT1", "CalledAET": "ISEN", "RemoteIP": "192.0.2.7"}
+
+
+class Answers(OrthancClient):
+    """Orthanc's answers in turn; the last one again and again."""
+
+    def __init__(self, *answers: Stored | OrthancError) -> None:
+        self._answers = list(answers)
+        self._lock = threading.Lock()
+        self.posted: list[bytes] = []
+
+    def post_instance(self, body: Callable[[], Iterable[bytes]], length: int) -> Stored:
+        content = b"".join(body())
+        assert len(content) == length
+        with self._lock:
+            self.posted.append(content)
+            answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, OrthancError):
+            raise answer
+        return answer
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hand_over, "_FIRST_PAUSE", 0.01)
+
+
+def handed_over(folder: Path, client: OrthancClient, *contents: bytes, origins: list[Origin] | None = None) -> Journal:
+    """A journal with these instances, being handed over."""
+    journal = Journal(folder, 1000)
+    work = HandOver(journal, client, (origins if origins is not None else []).append)
+    for number, content in enumerate(contents):
+        work.add(journal.accept(f"1.{number}", [content], len(content), ORIGIN, 0))
+    work.start()
+    return journal
+
+
+def wait_until_done(journal: Journal) -> None:
+    wait_until(lambda: journal.report()["Count"] == 0, 10, "nothing is owed")
+
+
+@pytest.mark.parametrize("status", ["Success", "AlreadyStored", "FilteredOut"])
+def test_what_orthanc_has_taken_is_forgotten(tmp_path: Path, status: str) -> None:
+    client = Answers(Stored(status, "x"))
+    journal = handed_over(tmp_path, client, b"one", b"two", b"three")
+    wait_until_done(journal)
+    assert sorted(client.posted) == [b"one", b"three", b"two"]
+    assert journal.report()["RefusedCount"] == 0
+
+
+def test_where_a_new_instance_came_from_is_noted(tmp_path: Path) -> None:
+    origins: list[Origin] = []
+    journal = handed_over(tmp_path, Answers(Stored("Success", "i", "s")), b"one", origins=origins)
+    wait_until_done(journal)
+    assert origins == [Origin("i", "s", "CT1", "ISEN", "192.0.2.7")]
+
+
+@pytest.mark.parametrize(
+    "trouble", [OrthancUnreachable("away"), OrthancRefused(500, 14, "cannot write"), Stored("Failure", "")]
+)
+def test_what_may_succeed_later_is_tried_until_it_does(tmp_path: Path, trouble: Stored | OrthancError) -> None:
+    client = Answers(trouble, trouble, trouble, Stored("Success", "x"))
+    journal = handed_over(tmp_path, client, b"one")
+    wait_until_done(journal)
+    assert client.posted == [b"one"] * 4
+    assert journal.report()["RefusedCount"] == 0
+
+
+def test_one_that_fails_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    class OneFails(Answers):
+        def post_instance(self, body: Callable[[], Iterable[bytes]], length: int) -> Stored:
+            stored = super().post_instance(body, length)
+            if self.posted[-1] == b"bad":
+                raise OrthancRefused(500, 1, "an error of its own")
+            return stored
+
+    journal = handed_over(tmp_path, OneFails(Stored("Success", "x")), b"bad", *(b"%d" % n for n in range(8)))
+    wait_until(lambda: journal.report()["Count"] == 1, 10, "the others are handed over")
+
+
+def test_what_orthanc_never_takes_is_kept_aside_with_a_line_that_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        journal = handed_over(tmp_path, Answers(OrthancRefused(400, BAD_FILE_FORMAT, "Bad file format")), b"one")
+        wait_until_done(journal)
+        wait_until(lambda: "received_refused" in caplog.text, 10, "it is logged")
+    assert [path.read_bytes() for path in (tmp_path / "refused").iterdir()] == [b"one"]
+    assert journal.report()["RefusedCount"] == 1
+    assert "action=keep_in_refused" in caplog.text
+
+
+def test_a_damaged_file_is_never_given_to_orthanc(tmp_path: Path) -> None:
+    earlier = Journal(tmp_path, 1000)
+    entry = earlier.accept("1.9", [b"whole"], 5, ORIGIN, 0)
+    (tmp_path / "pending" / entry.name).write_bytes(b"WHOLE")
+    os.close(entry.descriptor)  # its worker was killed
+    client = Answers(Stored("Success", "x"))
+    journal = handed_over(tmp_path, client)
+    wait_until(lambda: journal.report()["RefusedCount"] == 1, 10, "it is kept aside")
+    assert client.posted == []
+
+
+def test_what_a_dead_worker_owed_is_handed_over(tmp_path: Path) -> None:
+    earlier = Journal(tmp_path, 1000)
+    os.close(earlier.accept("1.9", [b"owed"], 4, ORIGIN, 0).descriptor)
+    client = Answers(Stored("AlreadyStored", "x"))
+    handed_over(tmp_path, client)
+    wait_until(lambda: not any((tmp_path / "pending").iterdir()), 10, "it is handed over")
+    assert client.posted == [b"owed"]
