@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from config.settings import OrthancSettings
 from scp.administration import Administration
 from scp.orthanc_client import OrthancRefused, OrthancUnreachable
 from scp.pipeline import Pipeline
+from tests.fakes.certificates import make_certificates
 
 Serve = Callable[[socket.socket], None]
 
@@ -24,9 +27,11 @@ def answer(body: bytes, status: str = "200 OK", name: str = "Content-Length") ->
 class Server:
     """Hands each connection to the next of `turns`; `requests` is what it was asked."""
 
-    def __init__(self, *turns: bytes, pieces: int = 1 << 20) -> None:
+    def __init__(self, *turns: bytes, pieces: int = 1 << 20, tls: ssl.SSLContext | None = None) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.settings = OrthancSettings(url=f"http://127.0.0.1:{self._listener.getsockname()[1]}/orthanc")
+        address = f"127.0.0.1:{self._listener.getsockname()[1]}/orthanc"
+        self.settings = OrthancSettings(url=f"{'https' if tls else 'http'}://{address}")
+        self._tls = tls
         self.requests: list[bytes] = []
         self._turns, self._pieces = turns, pieces
         threading.Thread(target=self._serve, daemon=True).start()
@@ -37,13 +42,17 @@ class Server:
     def _serve(self) -> None:
         for content in self._turns:
             connection, _ = self._listener.accept()
-            with connection:
-                request = b""
-                while request.count(b"\r\n\r\n") < 2:
-                    request += connection.recv(4096)
-                self.requests.append(request)
-                for start in range(0, len(content), self._pieces):
-                    connection.sendall(content[start : start + self._pieces])
+            with suppress(OSError):  # the client has gone
+                self._answer(self._tls.wrap_socket(connection, server_side=True) if self._tls else connection, content)
+
+    def _answer(self, connection: socket.socket, content: bytes) -> None:
+        with connection:
+            request = b""
+            while request.count(b"\r\n\r\n") < 2:
+                request += connection.recv(4096)
+            self.requests.append(request)
+            for start in range(0, len(content), self._pieces):
+                connection.sendall(content[start : start + self._pieces])
 
 
 @pytest.fixture
@@ -110,6 +119,17 @@ def test_nobody_listens() -> None:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     with pytest.raises(OrthancUnreachable, match="ConnectionRefusedError"):
         Pipeline(OrthancSettings(url=url), "", 5).get("/a")
+
+
+def test_tls_by_an_authority_of_its_own_whatever_host_the_certificate_names(tmp_path: Path) -> None:
+    files = make_certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.server, files.server_key)
+    with closing(Server(*[answer(b"1") + answer(b"2")] * 2, tls=context)) as server:
+        trusting = server.settings.model_copy(update={"ca_certificates": files.authority})
+        assert Pipeline(trusting, "", 5).get("/a", "/b") == [b"1", b"2"]
+        with pytest.raises(OrthancUnreachable, match="SSLCertVerificationError"):
+            Pipeline(server.settings, "", 5).get("/a", "/b")
 
 
 def test_administration_reads_orthancs_answers(serve: Start) -> None:
