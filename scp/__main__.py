@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
 
 from config.child_process import ParentLine
 from config.folder_format import UnusableFormat, adopt_worker_folders
@@ -26,17 +26,13 @@ from scp.request import Service
 from scp.services import build_services
 from scp.worker import CannotStart, Worker
 
-ADMINISTRATION_TIMEOUT: Final = 2  # seconds that a new association may wait for Orthanc's answer
-
 
 def _services(settings: ScpSettings, launch: dict[str, Any]) -> tuple[Iterable[Service], CurrentSettings]:
     adopt_worker_folders(settings.directory)
     dicom = settings.dicom or DicomSettings()
     token, worker = launch.get("Token", ""), launch["Worker"] - 1
     client = OrthancClient(settings.orthanc, token, dicom.processes, worker)
-    # a connection of its own: those of the services may all be busy with stores
-    asking = OrthancClient(settings.orthanc, token, dicom.processes, worker, read_timeout=ADMINISTRATION_TIMEOUT)
-    current = CurrentSettings(dicom, administration(settings, asking))
+    current = CurrentSettings(dicom, administration(settings, token, worker))
     return build_services(settings, client, current), current
 
 

@@ -5,27 +5,29 @@
     /tools/accepted-transfer-syntaxes
     /tools/unknown-sop-class-accepted
 
-A change holds for the next association: its thread calls `refresh` before it answers. That is four requests to Orthanc,
-about a millisecond together; associations that arrive meanwhile share one round. Between associations a thread keeps
-the values fresh for those that stay open. When Orthanc does not answer, the last values hold.
+A change holds for the next association: its thread calls `refresh` before it answers. That is one round trip to
+Orthanc in which its Python has no part; associations that arrive meanwhile share it. Between associations a thread
+keeps the values fresh for those that stay open. When Orthanc does not answer, the last values hold.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 from config.settings import DicomSettings, Modality, ScpSettings
-from scp.orthanc_client import OrthancClient
+from scp.orthanc_client import OrthancClient, modality_of
+from scp.pipeline import Pipeline
 from scp.upper_layer.negotiation import uid_matcher
 
 log = logging.getLogger(__name__)
 
+_TIMEOUT: Final = 2  # seconds that a new association may wait for Orthanc to say something
 _INTERVAL: Final = 5.0  # seconds between rounds without associations, and after a round that failed
 
 # What Orthanc 1.10.1 lists; later ones list more. A syntax beyond them is nothing that an administrator has taken away.
@@ -49,18 +51,40 @@ class RunTimeValues:
     unknown_sop_class_accepted: bool
 
 
-def run_time_values(client: OrthancClient) -> RunTimeValues:
-    """Ask Orthanc.
+_PATHS: Final = (
+    "/modalities?expand",
+    "/tools/default-encoding",
+    "/tools/accepted-transfer-syntaxes",
+    "/tools/unknown-sop-class-accepted",
+)
 
-    Raises:
-        OrthancError: it did not answer.
-    """
-    return RunTimeValues(
-        client.modalities(),
-        client.default_encoding(),
-        client.accepted_transfer_syntaxes(),
-        client.unknown_sop_class_accepted(),
-    )
+
+class Administration:
+    """Asks the Orthanc on this machine. For one thread at a time."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._answers: list[bytes] = []
+        self._values: RunTimeValues | None = None
+
+    def __call__(self) -> RunTimeValues:
+        """What holds now; the same object as long as Orthanc answers the same bytes.
+
+        Raises:
+            OrthancError: it did not answer.
+            ValueError, KeyError: its answer is not to be understood.
+        """
+        answers = self._pipeline.get(*_PATHS)
+        if self._values is None or answers != self._answers:
+            modalities, encoding, syntaxes, unknown = answers
+            self._values = RunTimeValues(
+                tuple(modality_of(name, fields) for name, fields in json.loads(modalities).items()),
+                encoding.decode("ascii").strip(),
+                tuple(map(str, json.loads(syntaxes))),
+                unknown_sop_class_accepted=unknown.strip() == b"1",
+            )
+            self._answers = answers
+        return self._values
 
 
 def modalities_of(settings: ScpSettings, client: OrthancClient) -> Callable[[], Sequence[Modality]]:
@@ -69,13 +93,15 @@ def modalities_of(settings: ScpSettings, client: OrthancClient) -> Callable[[], 
     return (lambda: own) if own else client.modalities
 
 
-def administration(settings: ScpSettings, client: OrthancClient) -> Callable[[], RunTimeValues]:
+def administration(settings: ScpSettings, token: str, worker: int) -> Callable[[], RunTimeValues]:
     """What to ask while a worker runs. Of a front end, which may have several Orthancs, only the modalities: everything
     else is in its own configuration.
     """
     dicom = settings.dicom or DicomSettings()
     if not settings.orthanc.servers:
-        return partial(run_time_values, client)
+        return Administration(Pipeline(settings.orthanc, token, _TIMEOUT))
+    # connections of its own: those of the services may all be busy with stores
+    client = OrthancClient(settings.orthanc, token, dicom.processes, worker, read_timeout=_TIMEOUT)
     modalities = modalities_of(settings, client)
     return lambda: RunTimeValues(modalities(), dicom.default_encoding, None, dicom.unknown_sop_class_accepted)
 

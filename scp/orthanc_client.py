@@ -136,18 +136,6 @@ class OrthancClient:
         answer: dict[str, dict[str, Any]] = self._json("GET", "/modalities?expand")
         return tuple(modality_of(name, fields) for name, fields in answer.items())
 
-    def default_encoding(self) -> str:
-        """Orthanc's name of the character set of data sets that name none, and of answers."""
-        return self._text("/tools/default-encoding")
-
-    def accepted_transfer_syntaxes(self) -> tuple[str, ...]:
-        """UIDs of the transfer syntaxes that Orthanc would accept for storage, of those it knows."""
-        return tuple(map(str, self._json("GET", "/tools/accepted-transfer-syntaxes")))
-
-    def unknown_sop_class_accepted(self) -> bool:
-        """Whether SOP classes that Orthanc does not know are accepted for storage."""
-        return self._text("/tools/unknown-sop-class-accepted") == "1"
-
     def post_instance(self, body: Callable[[], Iterable[bytes]], length: int) -> StoredInstance:
         """Store one Part 10 file of `length` bytes; `body` is called again when the request has to be repeated.
 
@@ -258,10 +246,6 @@ class OrthancClient:
 
     def _post_json(self, path: str, content: object) -> Any:
         return self._json("POST", path, lambda: (json.dumps(content).encode(),))
-
-    def _text(self, path: str) -> str:
-        with self._file("GET", path) as file:
-            return file.read(LONGEST_VALUE).decode("ascii", "replace").strip()
 
     def _json(self, method: str, path: str, body: Body = None, headers: Mapping[str, str] = NO_HEADERS) -> Any:
         with self._response(method, path, body, headers) as response, _translated(method, path):

@@ -55,6 +55,11 @@ class LocalOrthanc:
         with urlopen(request, timeout=60) as response:  # noqa: S310 - always http
             return json.loads(response.read() or b"null")
 
+    def file(self, instance: str) -> bytes:
+        """The Part 10 file of an instance."""
+        with urlopen(f"http://127.0.0.1:{self.http_port}/instances/{instance}/file", timeout=60) as response:
+            return bytes(response.read())
+
     def put_text(self, path: str, text: str) -> None:
         """PUT, with an answer that is no JSON."""
         request = Request(f"http://127.0.0.1:{self.http_port}{path}", text.encode(), method="PUT")

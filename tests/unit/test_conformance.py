@@ -114,11 +114,12 @@ def test_the_order_of_the_transfer_syntaxes_of_all_else(services: tuple[Service,
 
 
 def accepted(services: tuple[Service, ...], sop_class_uid: str, syntaxes: list[str]) -> list[str]:
-    found = []
+    found, defaults = [], DicomSettings()
+    negotiator = Negotiator(lambda: defaults, services)
     for syntax in syntaxes:
         request = AssociateRequest(1, "ISEN", "CT1", b"")
         request.contexts = [ContextProposal(1, sop_class_uid, (syntax,))]
-        if Negotiator(DicomSettings, services).negotiate(request).results[0].result == 0:
+        if negotiator.negotiate(request).results[0].result == 0:
             found.append(syntax)
     return found
 

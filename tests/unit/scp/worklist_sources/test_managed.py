@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
@@ -166,7 +166,7 @@ FEW_KEYS = st.lists(st.sampled_from(sorted(KEYS)), max_size=3, unique=True).flat
 
 
 @given(entries=st.lists(ENTRIES, min_size=3, max_size=8), keys=FEW_KEYS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # however busy the machine
 def test_the_index_leaves_out_nothing_that_matches(
     tmp_path_factory: pytest.TempPathFactory, entries: list[dict[str, Any]], keys: dict[str, Any]
 ) -> None:
