@@ -20,6 +20,7 @@ NAMES: Final = (
     "deletions",
     "evictions",
     "corrupted",
+    "mended",
     "removals_cancelled",
     "restored",
     "removed_again",

@@ -1,6 +1,7 @@
 """Which DICOM instance an attachment is of, from its first bytes: what Orthanc's index can be asked about.
 
-Orthanc has no way from an attachment's UUID to its instance, but it finds instances by SOPInstanceUID.
+Orthanc has no way from an attachment's UUID to its instance, but it finds instances by SOPInstanceUID. pydicom is
+imported when it is first needed: it would add a quarter to the start of this process, for which readers wait.
 """
 
 from __future__ import annotations
@@ -12,11 +13,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_partial
-from pydicom.tag import BaseTag
-
 ENOUGH: Final = 64 * 1024  # bytes that hold the SOPInstanceUID of every file that is not made to hide it
 _PREAMBLE: Final = 128  # bytes before "DICM", PS3.10 7.1
 _SOP_INSTANCE_UID: Final = 0x00080018
@@ -26,7 +22,6 @@ _LARGEST: Final = 4 * 1024**3  # bytes; what claims to inflate to more is no DIC
 _CHUNK: Final = 1024 * 1024  # bytes
 # whatever pydicom meets in damaged bytes
 _UNREADABLE: Final = (
-    InvalidDicomError,
     ValueError,
     TypeError,
     KeyError,
@@ -57,10 +52,13 @@ def sop_instance_uid(file: BinaryIO) -> str | None:
 
 
 def _parsed(content: bytes) -> str | None:
+    from pydicom.errors import InvalidDicomError  # noqa: PLC0415 - see above
+    from pydicom.filereader import read_partial  # noqa: PLC0415
+
     try:
-        header = read_partial(BytesIO(content), stop_when=lambda tag, _vr, _length: _is_behind(tag))
+        header = read_partial(BytesIO(content), stop_when=lambda tag, _vr, _length: int(tag) > _SOP_INSTANCE_UID)
         return str(header.get("SOPInstanceUID") or "").strip(" \0") or None
-    except _UNREADABLE:
+    except (*_UNREADABLE, InvalidDicomError):
         return None
 
 
@@ -69,6 +67,8 @@ def is_head(file: BinaryIO) -> bool:
 
     With the structure "legacy" names do not tell. It describes pixels (PS3.3 C.7.6.3) and has none.
     """
+    from pydicom import dcmread  # noqa: PLC0415 - see above
+
     file.seek(0)
     header = dcmread(file, defer_size=1024, specific_tags=["BitsAllocated", *_PIXELS])
     return "BitsAllocated" in header and not any(keyword in header for keyword in _PIXELS)
@@ -104,10 +104,6 @@ def as_dicom_file(file: BinaryIO, folder: Path) -> BinaryIO:
         raise ValueError("it inflates to another size than it says")
     inflated.seek(0)
     return inflated
-
-
-def _is_behind(tag: BaseTag) -> bool:
-    return int(tag) > _SOP_INSTANCE_UID
 
 
 def _beginning_inflated(content: bytes) -> bytes:

@@ -62,8 +62,13 @@ class Fetcher:
         counters: Counters,
         concurrent: int,
         patience: float,
+        good_copy: Callable[[str], int | None],
     ) -> None:
-        """`concurrent` downloads at a time; a missing object is asked for again for `patience` seconds."""
+        """`concurrent` downloads at a time; a missing object is asked for again for `patience` seconds.
+
+        `good_copy` gives a descriptor of another copy of what is missing or damaged in the store, if there is one.
+        """
+        self._good_copy = good_copy
         self._spool = spool
         self._cache = cache
         self._store = store
@@ -94,9 +99,7 @@ class Fetcher:
 
         is_ahead = priority != Priority.READ
         patience = 0.0 if is_ahead else self._patience
-        return self._flights.descriptor(
-            name, lambda: self._bring(name, self._local, download, patience), is_ahead=is_ahead
-        )
+        return self._flights.descriptor(name, lambda: self._bring_whole(name, download, patience), is_ahead=is_ahead)
 
     def is_here(self, name: str) -> bool:
         """Whether spool or cache hold it."""
@@ -155,7 +158,7 @@ class Fetcher:
         Raises:
             ObjectMissing: Orthanc has removed it.
         """
-        if (self._spool / "tombstones" / name).exists():
+        if self._is_removed(name):
             raise ObjectMissing(f"{name} has been removed")
         try:
             return os.open(self._spool / "pending" / name, os.O_RDONLY | os.O_CLOEXEC)
@@ -206,6 +209,18 @@ class Fetcher:
             ("unencrypted", ObjectUnencrypted),
         ):
             self._counters.add(name, isinstance(error, kind))
+
+    def _bring_whole(self, name: str, download: Callable[[str], int], patience: float) -> int:
+        try:
+            return self._bring(name, self._local, download, patience)
+        except (ObjectCorrupted, ObjectMissing):
+            copy = self._good_copy(name)
+            if copy is None:
+                raise
+            return copy
+
+    def _is_removed(self, name: str) -> bool:
+        return (self._spool / "tombstones" / name).exists()
 
     def _fail_fast(self) -> None:
         error = self._availability.error(GET)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -76,10 +77,12 @@ class KeptNames:
             return
         with self._lock:
             limit = time.monotonic() - self._seconds
-            expired = [name for name, since in self._since.items() if since <= limit]
+            # the oldest come first, so this costs what expires and not what is kept
+            expired = list(takewhile(lambda name: self._since[name] <= limit, self._since))
         for name in expired:
             self.drop(name)
 
     def _note(self, name: str) -> None:
         with self._lock:
+            self._since.pop(name, None)
             self._since[name] = time.monotonic()

@@ -12,6 +12,7 @@ young is what lies close before the youngest.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from backend.object_key import is_attachment_name
+
+log = logging.getLogger(__name__)
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _WINDOW: Final = 120.0  # seconds before the youngest file in which rows may have been lost
@@ -38,8 +41,15 @@ def noticed_at_start(spool: Path) -> Recheck | None:
     Durable when this returns; lists the folders if there was a power cut.
     """
     running, recheck = spool / "running", spool / "recheck.json"
-    owed = Recheck(**json.loads(recheck.read_bytes())) if recheck.exists() else None
     before = running.read_text() if running.exists() else None
+    owed = None
+    try:
+        owed = Recheck(**json.loads(recheck.read_bytes()))
+    except FileNotFoundError:
+        pass
+    except (ValueError, TypeError):  # it was written whole: somebody, or the disk, has changed it
+        log.error("recheck_unreadable path=%s action=list_again", recheck)  # noqa: TRY400 - one line per event
+        before = "unknown"
     now = _BOOT_ID.read_text()
     if before == now:
         return owed

@@ -21,6 +21,7 @@ from backend.transfer.confirmer import Confirmer
 from backend.transfer.counters import Counters
 from backend.transfer.download_slots import Priority
 from backend.transfer.fetcher import Fetcher
+from backend.transfer.good_copies import GoodCopies
 from backend.transfer.index_guard import IndexGuard, Orthanc
 from backend.transfer.kept_names import REMOVED, UPLOADED, KeptNames
 from backend.transfer.name_locks import NameLocks
@@ -121,6 +122,7 @@ class TransferProcess:
             counters=counters,
             concurrent=settings.concurrent_downloads,
             patience=settings.missing_object_patience,
+            good_copy=GoodCopies(spool, observed_writes, key, names=names, counters=counters).use,
         )
         self._guard = None
         if orthanc is not None:

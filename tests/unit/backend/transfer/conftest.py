@@ -14,6 +14,7 @@ from backend.transfer.attachment_upload import AttachmentUpload
 from backend.transfer.availability import Availability, ObservedObjectStore
 from backend.transfer.counters import Counters
 from backend.transfer.fetcher import Fetcher
+from backend.transfer.good_copies import GoodCopies
 from backend.transfer.kept_names import KeptNames
 from backend.transfer.name_locks import NameLocks
 from backend.transfer.read_cache import ReadCache
@@ -57,6 +58,7 @@ class Parts:
             counters=self.counters,
             concurrent=4,
             patience=0.6,
+            good_copy=GoodCopies(directory, observed, str, names=self.names, counters=self.counters).use,
         )
         self.remover = self.make_remover(0.0)
 

@@ -259,3 +259,51 @@ def test_a_wrong_key_is_told_apart_from_corruption_and_keeps_nobody_else_from_re
     counters = parts.counters.snapshot()
     assert {name for name in ("wrong_key", "unencrypted", "corrupted") if counters[name]} == {counter}
     assert parts.availability.error(GET) is None
+
+
+def uploaded(parts: Parts) -> None:
+    """The object has come to harm, the cache has evicted it, and the copy of the upload is still here."""
+    parts.spool.accept(NAME, CONTENT)
+    parts.upload.upload_pending(NAME)
+    parts.cached(NAME).unlink()
+
+
+@pytest.mark.parametrize("harm", ["missing", "damaged"])
+def test_a_lost_or_damaged_object_is_mended_from_the_copy_that_is_still_here(
+    parts: Parts, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    uploaded(parts)
+    if harm == "missing":
+        parts.store.delete(NAME)
+    else:
+        parts.store.put_foreign(NAME, b"X" + CONTENT[1:], sha256(CONTENT).digest())
+    assert fetch(parts) == CONTENT
+    assert parts.store.get_range(NAME, 0, len(CONTENT)) == CONTENT
+    assert parts.counters.snapshot()["mended"] == 1
+    assert f"object_mended name={NAME}" in caplog.text
+
+
+def test_the_copy_is_served_although_the_object_cannot_be_mended(parts: Parts) -> None:
+    uploaded(parts)
+    parts.store.delete(NAME)
+    parts.store.before_put = [raising(Unreachable("away"))]
+    assert fetch(parts) == CONTENT
+    assert parts.counters.snapshot()["mended"] == 0
+
+
+def test_a_copy_that_is_damaged_too_mends_nothing(parts: Parts) -> None:
+    uploaded(parts)
+    parts.store.delete(NAME)
+    parts.file("uploaded", NAME).write_bytes(b"X" + CONTENT[1:])
+    with pytest.raises(ObjectMissing):
+        parts.fetcher.fetch(NAME)
+    assert parts.store.keys() == []
+
+
+def test_what_was_removed_is_not_mended(parts: Parts) -> None:
+    uploaded(parts)
+    parts.store.delete(NAME)
+    parts.store.before_get = [lambda: parts.spool.bury(NAME)]
+    with pytest.raises(ObjectMissing):
+        parts.fetcher.fetch(NAME)
+    assert parts.store.keys() == []

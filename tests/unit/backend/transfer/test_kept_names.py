@@ -68,3 +68,14 @@ def test_a_restart_keeps_what_is_here_and_begins_anew(folder: Path, source: Path
     again.drop("a")
     again.drop("a")
     assert os.listdir(folder) == []
+
+
+def test_the_oldest_go_first_and_a_repeated_upload_makes_young_again(folder: Path, source: Path) -> None:
+    kept = KeptNames(folder, 1000)
+    for name in "abc":
+        kept.link(name, source)
+    kept.link("a", source)
+    for name in "bc":
+        kept._since[name] -= 2000
+    kept.expire()
+    assert os.listdir(folder) == ["a"]

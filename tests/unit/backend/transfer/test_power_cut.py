@@ -101,3 +101,10 @@ def test_the_note_is_on_the_disk_whole_or_not_at_all(spool: Path, monkeypatch: p
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
     power_cut.noticed_at_start(spool)
     assert [Path(path).name for path in synced] == ["recheck.new", spool.name, "running.new", spool.name]
+
+
+@pytest.mark.parametrize("garbage", ["", "{}", '{"stored": [], "removed": [], "later": []}'])
+def test_a_list_that_cannot_be_read_is_made_again(spool: Path, garbage: str, caplog: pytest.LogCaptureFixture) -> None:
+    (spool / "recheck.json").write_text(garbage)
+    assert power_cut.noticed_at_start(spool) == EXPECTED
+    assert "recheck_unreadable" in caplog.text
