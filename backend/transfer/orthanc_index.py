@@ -65,8 +65,15 @@ class OrthancIndex:
         return [str(resource["ID"]) for resource in found if resource["Type"] == "Series"]
 
     def instances_of_series(self, series: str) -> list[Instance]:
-        """In the order in which Orthanc itself goes through them."""
-        return _instances(self._ask("GET", f"/series/{series}/instances") or [])
+        """In the order in which Orthanc itself goes through them when it makes an archive.
+
+        Orthanc 1.10 lists them in that order. Later ones list them by identifier, and go by their numbers.
+        """
+        rows = self._ask("GET", f"/series/{series}/instances") or []
+        identifiers = [str(row["ID"]) for row in rows]
+        if identifiers == sorted(identifiers):
+            rows.sort(key=lambda row: int(row.get("IndexInSeries") or 0))
+        return _instances(rows)
 
     def series_of_study_with(self, series: str) -> list[str]:
         """This series and its siblings, in the order in which Orthanc puts them into an archive."""
