@@ -33,6 +33,7 @@ class Instance:
     sop_instance_uid: str
     uuid: str  # of the attachment
     size: int  # bytes, before a compression by Orthanc
+    number: int = 0  # in its series; 0: unknown
 
 
 class OrthancIndex:
@@ -65,15 +66,8 @@ class OrthancIndex:
         return [str(resource["ID"]) for resource in found if resource["Type"] == "Series"]
 
     def instances_of_series(self, series: str) -> list[Instance]:
-        """In the order in which Orthanc itself goes through them when it makes an archive.
-
-        Orthanc 1.10 lists them in that order. Later ones list them by identifier, and go by their numbers.
-        """
-        rows = self._ask("GET", f"/series/{series}/instances") or []
-        identifiers = [str(row["ID"]) for row in rows]
-        if identifiers == sorted(identifiers):
-            rows.sort(key=lambda row: int(row.get("IndexInSeries") or 0))
-        return _instances(rows)
+        """In the order in which Orthanc lists them."""
+        return _instances(self._ask("GET", f"/series/{series}/instances") or [])
 
     def series_of_study_with(self, series: str) -> list[str]:
         """This series and its siblings, in the order in which Orthanc puts them into an archive."""
@@ -109,7 +103,13 @@ class OrthancIndex:
 
 def _instances(rows: list[dict[str, Any]]) -> list[Instance]:
     return [
-        Instance(str(row["ID"]), _sop_instance_uid(row), str(row["FileUuid"]), int(row["FileSize"]))
+        Instance(
+            str(row["ID"]),
+            _sop_instance_uid(row),
+            str(row["FileUuid"]),
+            int(row["FileSize"]),
+            int(row.get("IndexInSeries") or 0),
+        )
         for row in rows
         if "FileUuid" in row
     ]
