@@ -33,6 +33,7 @@ class Instance:
     sop_instance_uid: str
     uuid: str  # of the attachment
     size: int  # bytes, before a compression by Orthanc
+    number: int = 0  # in its series; 0: unknown
 
 
 class OrthancIndex:
@@ -65,7 +66,7 @@ class OrthancIndex:
         return [str(resource["ID"]) for resource in found if resource["Type"] == "Series"]
 
     def instances_of_series(self, series: str) -> list[Instance]:
-        """In the order in which Orthanc itself goes through them."""
+        """In the order in which Orthanc lists them."""
         return _instances(self._ask("GET", f"/series/{series}/instances") or [])
 
     def series_of_study_with(self, series: str) -> list[str]:
@@ -102,7 +103,13 @@ class OrthancIndex:
 
 def _instances(rows: list[dict[str, Any]]) -> list[Instance]:
     return [
-        Instance(str(row["ID"]), _sop_instance_uid(row), str(row["FileUuid"]), int(row["FileSize"]))
+        Instance(
+            str(row["ID"]),
+            _sop_instance_uid(row),
+            str(row["FileUuid"]),
+            int(row["FileSize"]),
+            int(row.get("IndexInSeries") or 0),
+        )
         for row in rows
         if "FileUuid" in row
     ]

@@ -1,8 +1,8 @@
 """Read-ahead: whoever reads the images of a series one after the other finds the next ones in the cache.
 
 Orthanc asks for attachments by UUID, without saying why. So the second time within a while that attachments of one
-study had to be fetched, the file itself tells the series, and Orthanc's index the order of its instances, which is the
-order in which archives and most other loops go through them. From then on a window of instances beyond the last one
+study had to be fetched, the file itself tells the series, and Orthanc's index the order of its instances, in which
+archives and most other loops go through them. From then on a window of instances beyond the last one
 that was read is fetched (`SeriesAhead`); at the end of a series it goes on in the next one of the study.
 
 A single read fetches nothing else. What is fetched in vain is at most a window, and `Prefetcher` bounds the bytes.
@@ -11,6 +11,7 @@ A single read fetches nothing else. What is fetched in vain is at most a window,
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -21,10 +22,10 @@ from typing import Final
 from backend.cache import cache_path
 from backend.object_key import DICOM, DICOM_UNTIL_PIXEL_DATA, attachment_name
 from backend.transfer.download_slots import Priority
-from backend.transfer.identifiers import read_identifiers
+from backend.transfer.identifiers import Identifiers, read_identifiers
 from backend.transfer.orthanc_index import IndexUnavailable, Instance, OrthancIndex
 from backend.transfer.prefetcher import Prefetcher
-from backend.transfer.series_ahead import FIRST_WINDOW, SeriesAhead
+from backend.transfer.series_ahead import FIRST_WINDOW, SeriesAhead, in_order, is_by_number
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ class ReadAhead:
         self._cache = cache
         self._legacy = legacy
         self._reads: Queue[tuple[str, bool]] = Queue(_QUEUED)
-        self._studies: OrderedDict[str, float] = OrderedDict()  # StudyInstanceUID → monotonic time of a miss
+        # StudyInstanceUID → monotonic time and SOPInstanceUID of the latest miss
+        self._studies: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._series: OrderedDict[tuple[str, bool], SeriesAhead] = OrderedDict()  # the most recently read last
         self._places: dict[str, tuple[SeriesAhead, int]] = {}  # attachment → its series and its index there
 
@@ -81,33 +83,42 @@ class ReadAhead:
     def _find(self, name: str) -> tuple[SeriesAhead, int] | None:
         """Where the attachment belongs, if its study is being gone through."""
         identifiers = read_identifiers(cache_path(self._cache, name))
-        if identifiers is None or not self._is_gone_through(identifiers.study):
+        if identifiers is None:
+            return None
+        before = self._read_before(identifiers)
+        if before is None:
             return None
         for series in self._index.series_with(identifiers.series):
             instances = self._index.instances_of_series(series)
-            for index, instance in enumerate(instances):
+            by_number = is_by_number(instances, before, identifiers.instance)
+            for instance in instances:
                 if instance.sop_instance_uid == identifiers.instance:
-                    ahead = self._known(series, instances, heads=name != self._name(instance), window=FIRST_WINDOW)
-                    self._places[name] = ahead, index
-                    return ahead, index
+                    heads = name != self._name(instance)
+                    ahead = self._known(series, instances, heads=heads, window=FIRST_WINDOW, by_number=by_number)
+                    self._places[name] = ahead, ahead.instances.index(instance)
+                    return self._places[name]
         return None
 
-    def _is_gone_through(self, study: str) -> bool:
+    def _read_before(self, identifiers: Identifiers) -> str | None:
+        """The instance of this study that was read before this one, if that was a moment ago."""
         now = time.monotonic()
-        before = self._studies.pop(study, None)
-        self._studies[study] = now
+        at, instance = self._studies.pop(identifiers.study, (-math.inf, ""))
+        self._studies[identifiers.study] = now, identifiers.instance
         if len(self._studies) > _KNOWN_STUDIES:
             self._studies.popitem(last=False)
-        return before is not None and now - before < _STUDY_MEMORY
+        return instance if now - at < _STUDY_MEMORY else None
 
-    def _known(self, series: str, instances: list[Instance], *, heads: bool, window: int) -> SeriesAhead:
+    def _known(
+        self, series: str, instances: list[Instance], *, heads: bool, window: int, by_number: bool
+    ) -> SeriesAhead:
         """What is known of the series, from now on at least."""
         ahead = self._series.get((series, heads))
         if ahead is None or len(ahead.instances) != len(instances):
-            ahead = SeriesAhead(series, instances, heads=heads, window=window)
+            ahead = SeriesAhead(series, in_order(instances, by_number=by_number), heads=heads, window=window)
+            ahead.by_number = by_number
             self._series[series, heads] = ahead
             if not heads:
-                self._places.update((self._name(instance), (ahead, i)) for i, instance in enumerate(instances))
+                self._places.update((self._name(instance), (ahead, i)) for i, instance in enumerate(ahead.instances))
         if len(self._series) > _KNOWN_SERIES:
             _, forgotten = self._series.popitem(last=False)
             self._places = {name: place for name, place in self._places.items() if place[0] is not forgotten}
@@ -134,7 +145,9 @@ class ReadAhead:
             return
         following = siblings[siblings.index(ahead.series) + 1]
         instances = self._index.instances_of_series(following)
-        ahead.following = self._known(following, instances, heads=ahead.heads, window=ahead.window)
+        ahead.following = self._known(
+            following, instances, heads=ahead.heads, window=ahead.window, by_number=ahead.by_number
+        )
 
     def _submit(self, ahead: SeriesAhead, index: int) -> None:
         instance = ahead.instances[index]

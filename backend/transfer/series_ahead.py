@@ -19,14 +19,39 @@ _TURN: Final = 2  # steps back in a row after which the direction is the other o
 FORGOTTEN_AFTER: Final = 60.0  # seconds without a read; the next reader begins anew
 
 
+def in_order(instances: Sequence[Instance], *, by_number: bool) -> list[Instance]:
+    """The instances by their number in the series, or as they are."""
+    return sorted(instances, key=lambda instance: instance.number) if by_number else list(instances)
+
+
+def is_by_number(instances: Sequence[Instance], first: str, second: str) -> bool:
+    """Whether two instances, by SOPInstanceUID, were read one after the other because of their numbers.
+
+    Orthanc 1.10 goes through a series in the order in which it lists it. Later ones list it by identifier, which is
+    what loops over the list follow, but make archives by number: whichever makes the two neighbours is meant.
+    """
+    listed, numbered = (
+        _distance(in_order(instances, by_number=by_number), first, second) for by_number in (False, True)
+    )
+    identifiers = [instance.orthanc_id for instance in instances]
+    return numbered < listed or (numbered == listed and identifiers == sorted(identifiers))
+
+
+def _distance(instances: Sequence[Instance], first: str, second: str) -> int:
+    """How far they are apart; 0 unless both are there."""
+    found = [place for place, instance in enumerate(instances) if instance.sop_instance_uid in (first, second)]
+    return found[-1] - found[0] if found else 0
+
+
 class SeriesAhead:
-    """The instances of one series in the order in which Orthanc lists them, read from either end."""
+    """The instances of one series in the order in which they are read, from either end."""
 
     def __init__(self, series: str, instances: Sequence[Instance], *, heads: bool, window: int = FIRST_WINDOW) -> None:
         """`heads`: it is the files up to their pixel data that are read, not the whole ones."""
         self.series = series
         self.heads = heads
         self.instances = instances
+        self.by_number = False  # their order, or else that in which Orthanc lists them
         self.window = window  # 0: given up
         self.following: SeriesAhead | None = None  # the next series, once this one has been fetched
         self.is_last = False  # there is none

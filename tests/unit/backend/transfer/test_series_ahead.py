@@ -4,7 +4,14 @@ import pytest
 
 from backend.transfer import series_ahead
 from backend.transfer.orthanc_index import Instance
-from backend.transfer.series_ahead import FIRST_WINDOW, LARGEST_WINDOW, LARGEST_WINDOW_BYTES, SeriesAhead
+from backend.transfer.series_ahead import (
+    FIRST_WINDOW,
+    LARGEST_WINDOW,
+    LARGEST_WINDOW_BYTES,
+    SeriesAhead,
+    in_order,
+    is_by_number,
+)
 
 
 def series(count: int, size: int = 1000) -> SeriesAhead:
@@ -86,3 +93,18 @@ def test_what_is_left_of_the_window_at_the_end_is_for_the_next_series() -> None:
     ahead.read(3)
     assert ahead.due(ahead.window) == ([], 4)
     assert series(100).due(4) == ([0, 1, 2, 3], 0)
+
+
+def numbered(*numbers: int, identifiers: str = "abcdef") -> list[Instance]:
+    return [Instance(identifiers[place], str(number), "", 1, number) for place, number in enumerate(numbers)]
+
+
+def test_two_reads_show_which_order_is_meant() -> None:
+    listed_by_identifier = numbered(4, 1, 6, 2, 5, 3)
+    assert is_by_number(listed_by_identifier, "1", "2"), "an archive"
+    assert not is_by_number(listed_by_identifier, "1", "6"), "a loop over the list"
+    assert is_by_number(listed_by_identifier, "elsewhere", "2"), "archives read many series one after the other"
+    assert not is_by_number(numbered(4, 1, 6, identifiers="cab"), "elsewhere", "1"), "Orthanc 1.10: as listed"
+    ordered = in_order(listed_by_identifier, by_number=True)
+    assert [instance.number for instance in ordered] == [1, 2, 3, 4, 5, 6]
+    assert in_order(listed_by_identifier, by_number=False) == listed_by_identifier
