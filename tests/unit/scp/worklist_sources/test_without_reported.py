@@ -35,7 +35,7 @@ def source(tmp_path: Path, reported: ReportedSteps) -> WithoutReported:
     make_worklist_file(folder / "2.wl", PatientID="STEP", StudyInstanceUID=STUDY, ScheduledProcedureStepID="SPS2")
     make_worklist_file(folder / "3.wl", PatientID="STUDY", StudyInstanceUID="1.2", ScheduledProcedureStepID="SPS1")
     make_worklist_file(folder / "4.wl", PatientID="NONE", StudyInstanceUID=STUDY, ScheduledProcedureStepID="")
-    return WithoutReported(WorklistFolder(folder, Limits.of(DicomSettings()), "latin_1"), reported)
+    return WithoutReported(WorklistFolder(folder, Limits.of(DicomSettings()), lambda: "latin_1"), reported)
 
 
 def patients(source: WithoutReported, *, asks_status: bool = False) -> list[str]:
