@@ -3,6 +3,7 @@
 steps/<SHA-256 of the SOP Instance UID>   JSON: see `StoredStep.encode`; read by the plugin's route as it is
 outgoing/<the same name>                  empty: something of it is still to be forwarded
 refused/<the same name>                   empty: something of it was refused, or given up; the step says what
+reported/                                 of scheduled steps, see `scp.performed_procedure.reported`
 lock                                      held while a step is changed
 forward.lock                              held by the worker that forwards
 """

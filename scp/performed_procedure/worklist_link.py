@@ -1,4 +1,4 @@
-"""Tells the managed worklist what has become of scheduled steps; it hides those that were started or ended.
+"""Tells the worklists what has become of scheduled steps; they hide those that were started or ended.
 
 A step is known by Study Instance UID and Scheduled Procedure Step ID together, and looked for among the patient's, or
 else among those of the Accession Number.
@@ -12,6 +12,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
+from scp.performed_procedure.reported import ReportedSteps
 from scp.performed_procedure.rules import IN_PROGRESS, scheduled_steps
 from scp.statuses import Refusal
 from scp.worklists.database import DatabaseUnusable
@@ -26,14 +27,23 @@ _STARTED: Final = "STARTED"  # Scheduled Procedure Step Status, PS3.3 C.4.10
 class WorklistLink:
     """Thread-safe. A worklist that cannot be written does not keep a modality from reporting."""
 
-    def __init__(self, directory: Path | None, station: str) -> None:
-        """`directory` is the worklist's ManagedDirectory, None if there is none; `station` its default station."""
+    def __init__(self, directory: Path | None, station: str, reported: ReportedSteps | None = None) -> None:
+        """`directory` is the worklist's ManagedDirectory, None if there is none; `station` its default station.
+
+        `reported` is for the entries that are not in it, None if there are none.
+        """
+        self._reported = reported
         self._directory = directory
         self._station = station
         self._store: WorklistStore | None = None
 
     def tell(self, step: Dataset) -> None:
         """Pass on the status of a performed step that has just been kept. Never raises."""
+        if self._reported:
+            try:
+                self._reported.add((study, step_id) for study, step_id, _ in scheduled_steps(step))
+            except OSError as error:
+                log.warning("worklist_not_told exception=%s", type(error).__name__)
         if self._directory is None:
             return
         performed = step.PerformedProcedureStepStatus

@@ -30,6 +30,7 @@ from scp.administration import modalities_of
 from scp.orthanc_client import OrthancClient
 from scp.performed_procedure.forwarder import PERFORMED_PROCEDURE_STEP, Forwarder, connector_to
 from scp.performed_procedure.forwarding import N_CREATE, N_SET, Forwarding, Message
+from scp.performed_procedure.reported import ReportedSteps
 from scp.performed_procedure.rules import NoLongerUpdated, created, in_utf_8, updated
 from scp.performed_procedure.store import PerformedProcedureSteps, StoredStep, now
 from scp.performed_procedure.worklist_link import WorklistLink
@@ -106,10 +107,12 @@ def build_performed_procedure(settings: ScpSettings, client: OrthancClient) -> t
     """Both operations, a thread that forgets old steps, and one that forwards them."""
     dicom = settings.dicom or DicomSettings()
     worklists = settings.worklists
-    steps = PerformedProcedureSteps(settings.directory / "mpps")  # the plugin reads it: mpps_routes
-    link = WorklistLink(worklists.managed_directory, worklists.default_station_ae_title)
+    folder = settings.directory / "mpps"  # the plugin reads it: mpps_routes
+    steps = PerformedProcedureSteps(folder)
+    reported = ReportedSteps(folder) if worklists.directory else None
+    link = WorklistLink(worklists.managed_directory, worklists.default_station_ae_title, reported)
     age = dicom.performed_procedure_step_days * 86400.0
-    threading.Thread(target=_keep_house, args=(steps, age), name="mpps", daemon=True).start()
+    threading.Thread(target=_keep_house, args=(steps, reported, age), name="mpps", daemon=True).start()
     target = dicom.forward_performed_procedure_steps
     if target:
         peer = connector_to(target, modalities_of(settings, client), connector(dicom))
@@ -117,8 +120,10 @@ def build_performed_procedure(settings: ScpSettings, client: OrthancClient) -> t
     return PerformedProcedureService(steps, link, forwards=bool(target)).services()
 
 
-def _keep_house(steps: PerformedProcedureSteps, age: float) -> None:
+def _keep_house(steps: PerformedProcedureSteps, reported: ReportedSteps | None, age: float) -> None:
     while True:
+        if reported:
+            reported.forget_before(time.time() - age)
         forgotten = steps.forget_before(time.time() - age)
         if forgotten:
             log.info("mpps_forgotten count=%d", forgotten)

@@ -28,6 +28,7 @@ from scp.matching import Candidate, Clock, Matcher, MatchingOptions, compile_ide
 from scp.matching.answer import full_dataset
 from scp.matching.candidate import TIMEZONE_OFFSET_FROM_UTC
 from scp.matching.encoding import encode_candidate
+from scp.performed_procedure.reported import ReportedSteps
 from scp.query.character_set import TERMS, python_encoding, set_character_set
 from scp.query.private_dictionary import private_vrs
 from scp.request import Request, Service
@@ -38,6 +39,7 @@ from scp.worklist_sources.managed import ManagedWorklist
 from scp.worklist_sources.protocol import SeveralSources, SourceUnavailable, WorklistSource
 from scp.worklist_sources.selection import Selection
 from scp.worklist_sources.table_k6_1 import SCHEDULED_PROCEDURE_STEP_SEQUENCE, SUPPORTED, tag_of
+from scp.worklist_sources.without_reported import WithoutReported
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +157,7 @@ def _sources(settings: ScpSettings, current: Current, limits: Limits) -> Iterato
 
         folder = WorklistFolder(worklists.directory, limits, encoding, private_vrs(settings.orthanc.dictionary))
         threading.Thread(target=_read_ahead, args=(folder,), name="worklist-read-ahead", daemon=True).start()
-        yield folder
+        yield WithoutReported(folder, ReportedSteps(settings.directory / "mpps"))
     if worklists.managed_directory is not None:
         yield ManagedWorklist(worklists.managed_directory)
 

@@ -92,7 +92,7 @@ class WorklistFolder:
             if (selection.first_day, selection.last_day) == (FIRST_DAY, LAST_DAY):
                 return self._entries
             days = sorted(day for day in self._by_day if selection.first_day <= day <= selection.last_day)
-            return list(chain.from_iterable(self._by_day[day] for day in days))
+            return list(dict.fromkeys(chain.from_iterable(self._by_day[day] for day in days)))
 
     def remove(self, is_done: Callable[[Candidate], bool]) -> int:
         """Delete the files all of whose entries are done; how many there were. A file that has just changed stays.

@@ -81,7 +81,7 @@ def open_for_writing(directory: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(
             directory / FILE, timeout=WRITE_PATIENCE, isolation_level=None, check_same_thread=False
         )
-        _check_version(connection, may_be_new=True)  # before anything is changed
+        _check_version(connection, may_be_older=True)  # before anything is changed
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         _set_up(connection)
@@ -130,14 +130,14 @@ def _set_up(connection: sqlite3.Connection) -> None:
     _check_version(connection)
 
 
-def _check_version(connection: sqlite3.Connection, *, may_be_new: bool = False) -> None:
+def _check_version(connection: sqlite3.Connection, *, may_be_older: bool = False) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         raise DatabaseUnusable(
             f"{FILE} is of a later Isen (version {version} of its tables; this one knows {VERSION}): run that version, "
             "or name another ManagedDirectory"
         )
-    if version < VERSION and not (may_be_new and version == 0):
+    if version < VERSION and not may_be_older:
         raise DatabaseUnusable(f"{FILE} has version {version} of its tables, this Isen knows version {VERSION}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +10,17 @@ from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
 from pydicom.valuerep import PersonName
+from pynetdicom import AE
 
 from backend.stack.dcmtk import Answer, Peer
 from backend.stack.ports import free_port
 from backend.stack.processes import Process, wait_until
 from config.settings import WorklistSettings
 from scp.statuses import CANCEL, DATA_SET_DOES_NOT_MATCH, PENDING, PENDING_WARNING, SUCCESS
+from tests.fakes.performed_steps import STUDY, creation
+from tests.fakes.ris import MPPS
 from tests.fakes.worklists import make_worklist_file, make_worklist_folder
 from tests.integration.scp_fixtures import ScpWorker, dicom_settings
 
@@ -148,6 +153,33 @@ def test_answers_are_those_of_wlmscpfs(isen: Peer, oracle: Peer, keys: tuple[str
     assert ours.statuses == [PENDING] * len(theirs.data_sets) + [SUCCESS]
 
 
+POOLS: dict[str, tuple[str, ...]] = {
+    "PatientName": ("M*", "*^Anna", "?uster^*", "Beispiel^Otto", "Nowak*", "*"),
+    "PatientID": ("PID7", "PID12"),
+    "PatientSex": ("F", "M"),
+    "PatientBirthDate": ("19300615-19700615", "19800101-", "-19600101"),
+    "AccessionNumber": ("A7", "A12"),
+    "RequestedProcedureID": ("RP7", "RP12"),
+    "ReferringPhysicianName": ("Referrer*",),
+    f"{STEP}.Modality": ("CT", "MR", "US"),
+    f"{STEP}.ScheduledStationAETitle": ("CT1", "CT2", "MR1", "US1"),
+    f"{STEP}.ScheduledPerformingPhysicianName": ("Doctor*", "D?ctor^Any"),
+    DATE: ("20240302", "20240229-20240302", "20240303-", "-20240301"),
+    TIME: ("080000-120000", "120000-", "-120000", "070000-150000"),
+}
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_queries_are_answered_as_by_wlmscpfs(isen: Peer, oracle: Peer, seed: int) -> None:
+    """Two to four keys of K.6-1 at a time."""
+    chance = random.Random(seed)
+    names = chance.sample(sorted(POOLS), chance.randint(2, 4))
+    keys = [f"{name}={chance.choice(POOLS[name])}" for name in names]
+    ours, theirs = ask(isen, *keys), ask(oracle, *keys)
+    assert steps(ours) == steps(theirs), keys
+    assert ours.statuses[-1] == SUCCESS
+
+
 def test_the_whole_step_is_answered_to_an_empty_sequence(isen: Peer) -> None:
     (answer,) = isen.find("PatientID=PID7", "ScheduledProcedureStepSequence", model="-W").data_sets
     (step,) = answer.ScheduledProcedureStepSequence
@@ -238,3 +270,25 @@ def test_not_for_everybody(folder: Path, tmp_path: Path) -> None:
         worker.stop()
     assert not answer.data_sets
     assert SUCCESS not in answer.statuses
+
+
+def test_a_step_that_a_modality_has_reported_is_not_offered_any_more(tmp_path: Path) -> None:
+    """The N-CREATE of a performed procedure step (PS3.4 F.7.2.1) hides its entry, whichever worker answers."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    make_worklist_file(folder / "1.wl", PatientID="ITS", StudyInstanceUID=STUDY, ScheduledProcedureStepID="SPS1")
+    make_worklist_file(folder / "2.wl", PatientID="OTHER", StudyInstanceUID=STUDY, ScheduledProcedureStepID="SPS2")
+    worker = _worker(tmp_path / "worker", folder)
+    peer = Peer(worker.port)
+    try:
+        assert len(ask(peer).data_sets) == 2
+        modality = AE("CT1")
+        modality.add_requested_context(MPPS)
+        association = modality.associate("127.0.0.1", worker.port)
+        status, _ = association.send_n_create(creation(), MPPS, generate_uid())
+        association.release()
+        assert status.Status == SUCCESS
+        assert [one.PatientID for one in ask(peer).data_sets] == ["OTHER"]
+        assert len(ask(peer, f"{STEP}.ScheduledProcedureStepStatus=SCHEDULED").data_sets) == 2
+    finally:
+        worker.stop()

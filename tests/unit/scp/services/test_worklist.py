@@ -38,7 +38,7 @@ def service(
     folder: Path, dicom: dict[str, Any] | None = None, orthanc: OrthancSettings | None = None, **options: Any
 ) -> Service:
     settings = ScpSettings(
-        directory=folder,
+        directory=folder.with_name(f"{folder.name}-spool"),
         dicom=DicomSettings(**(dicom or {})),
         orthanc=orthanc or OrthancSettings(),
         worklists=WorklistSettings(directory=folder, **options),

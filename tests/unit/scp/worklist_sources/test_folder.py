@@ -353,6 +353,12 @@ class TestDays:
         assert found(date(2024, 3, 1), date(2024, 3, 2)) == ["b", "a", "c"]
         assert found(date(2024, 3, 4), date(2024, 3, 9)) == []
 
+    def test_a_step_with_two_dates_is_one_entry(self, source: WorklistFolder, tmp_path: Path) -> None:
+        make_worklist_file(tmp_path / "a.wl", ScheduledProcedureStepStartDate=["20240302", "20240303"])
+        for first, last in ((2, 2), (3, 3), (2, 3)):
+            selection = Selection(date(2024, 3, first).toordinal(), date(2024, 3, last).toordinal())
+            assert len(source.entries(selection)) == 1
+
 
 class TestFoldersThatTakeLongToList:
     """As if the listing of three files took as long as that of ten thousand."""
