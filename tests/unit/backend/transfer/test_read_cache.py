@@ -257,3 +257,9 @@ def test_a_copy_to_another_file_system_has_the_digest_if_there_is_one(
     cache.adopt(source.name, source, 10)
     assert path_of(cache, 1).read_bytes() == b"x" * 10
     assert read_digest(path_of(cache, 1)) == digest
+
+
+def test_a_file_that_is_put_in_again_counts_once(cache: ReadCache) -> None:
+    adopt(cache, 1)
+    assert adopt(cache, 1, size=200).read_bytes() == b"\1" * 200
+    assert cache.report() == {"Bytes": 200, "MaximumBytes": MAXIMUM, "Count": 1}
