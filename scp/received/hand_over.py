@@ -16,7 +16,7 @@ from scp.received.journal import Entry, Journal
 
 log = logging.getLogger(__name__)
 
-_THREADS: Final = 4  # of one worker; Orthanc gains nothing from more on one association
+_THREADS: Final = 2  # of one worker: receiving comes first, and two from each of two workers keep Orthanc busy
 _ADOPTION: Final = 5.0  # seconds between two looks for what dead workers have left
 _FIRST_PAUSE: Final = 0.5  # seconds until an instance is tried again; doubles
 _LONGEST_PAUSE: Final = 30.0
