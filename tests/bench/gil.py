@@ -3,6 +3,10 @@
 Reads one word of the process's memory at random moments, 500 times a second. py-spy stops the process for each sample
 and misses most holds that are shorter than a millisecond (`python -m tests.bench.gil` compares the two with a known
 truth); reading a word disturbs nothing and misses nothing.
+
+It says how long others had to wait, not what the holder did: one that waits for a CPU holds it all the same. Storing by
+four senders showed 14.6 % at 19 images/s while other programs took all CPUs, and 11.8 % at 65 images/s on a calmer
+machine. Most of what py-spy finds held has no Python frame: there the Python plugin copies the attachment.
 """
 
 from __future__ import annotations
