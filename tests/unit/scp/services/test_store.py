@@ -6,6 +6,7 @@ import io
 import logging
 import zlib
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 from pydicom import dcmread
@@ -23,6 +24,8 @@ from pynetdicom.dimse_primitives import C_STORE
 
 from scp.origins import Origin
 from scp.orthanc_client import OrthancClient, OrthancError, OrthancRefused, OrthancUnreachable, StoredInstance
+from scp.received.hand_over import HandOver
+from scp.received.journal import Journal
 from scp.services.store import StoreService
 from tests.fakes.dimse_request import RecordedRequest, encode
 
@@ -204,3 +207,67 @@ def test_where_a_stored_instance_came_from_is_noted(status: str, noted: list[Ori
     client = PostedInstances(StoredInstance(status, "instance", "series"))
     StoreService(client, origins.append).serve(RecordedRequest(message, CTImageStorage, encode(image())))
     assert origins == noted
+
+
+class Kept:
+    """A C-STORE of INSTANCE_UID with `Acknowledge` "Received" and a journal that nobody empties."""
+
+    def __init__(self, folder: Path, maximum_size: int = 100_000) -> None:
+        self.journal = Journal(folder, maximum_size)
+        self.client = PostedInstances(STORED)
+        self.service = StoreService(
+            self.client, received=HandOver(self.journal, self.client, lambda _: None), acknowledges_received=True
+        )
+
+    def store(self, encoded: bytes) -> list[int]:
+        message = C_STORE()
+        message.AffectedSOPClassUID = CTImageStorage
+        message.AffectedSOPInstanceUID = INSTANCE_UID
+        request = RecordedRequest(message, CTImageStorage, encoded)
+        self.service.serve(request)
+        return request.statuses
+
+
+def test_with_received_the_answer_comes_once_the_journal_has_the_instance(tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    assert kept.store(encode(image())) == [0x0000]
+    assert kept.client.posted == []
+    (path,) = (tmp_path / "pending").iterdir()
+    assert dcmread(path).PatientName == "Test^Store"
+
+
+def test_with_received_an_instance_of_a_uid_that_waits_already_goes_to_orthanc_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Kept(tmp_path)
+    assert kept.store(encode(image())) == [0x0000]
+    monkeypatch.setattr("scp.services.store.TURN_PATIENCE", 0.05)
+    assert kept.store(encode(image(PatientName="Later"))) == [0xA700]
+    assert kept.client.posted == []
+    (path,) = (tmp_path / "pending").iterdir()
+    path.unlink()
+    kept.service = StoreService(kept.client, received=kept.service.received)  # as after a change to "Stored"
+    assert kept.store(encode(image(PatientName="Later"))) == [0x0000]
+    assert len(kept.client.posted) == 1
+
+
+def test_with_received_a_full_journal_is_a700_and_what_never_fits_goes_to_orthanc_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scp.services.store.ROOM_PATIENCE", 0.05)
+    kept = Kept(tmp_path, maximum_size=1000)
+    kept.journal.accept("1.2.3", [bytes(900)], 900, {}, 0)
+    assert kept.store(encode(image())) == [0xA700]
+    assert kept.store(encode(image(ImageComments="x" * 1000))) == [0x0000]
+    assert len(kept.client.posted) == 1
+
+
+def test_with_received_a_disk_that_fails_is_a700(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Kept(tmp_path)
+
+    def broken(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.fsync", broken)
+    assert kept.store(encode(image())) == [0xA700]
+    assert kept.client.posted == []

@@ -146,3 +146,16 @@ def test_a_peer_that_wants_its_association_back_does_not_wait_for_thousands() ->
     assert len(index.asked) == 300
     assert confirmation.advance() == {}
     assert len(index.asked) == 1000
+
+
+def test_an_acknowledged_instance_that_orthanc_does_not_have_yet_is_undecided() -> None:
+    """`Acknowledge` "Received": it is in the journal, so it is not unknown."""
+    index = Index({})
+    on_its_way = {"1.1"}
+    progress = Confirmation(
+        index, [Reference(CT, "1.1"), Reference(CT, "1.2")], {CT}.__contains__, on_its_way.__contains__
+    )
+    assert progress.advance() is None
+    index.instances["a"] = ("1.1", CT)
+    on_its_way.clear()
+    assert progress.advance() == {"1.2": NO_SUCH_SOP_INSTANCE}
