@@ -9,6 +9,7 @@ outlives the power cut, has done it.
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import stat
@@ -22,16 +23,19 @@ from io import BufferedIOBase
 from pathlib import Path
 from uuid import UUID
 
+import backend.transfer.process
 from backend import messages
 from backend.atomic_file import write_all, write_digest
 from backend.plugin.transfer_client import TransferClient
 from backend.spool import Spool, SpoolFull
 from backend.transfer.object_store.memory import MemoryObjectStore
+from backend.transfer.orthanc_index import OrthancIndex
 from backend.transfer.process import TransferProcess
-from config.settings import StorageSettings
+from config.settings import OrthancSettings, StorageSettings
 
 MEGABYTE = 1024 * 1024
 THREADS = 4
+KEPT = 0.5  # seconds
 BURIED = 0.3  # part of the attachments that are removed again
 SPOOL_SIZE, CACHE_SIZE = 8 * MEGABYTE, 3 * MEGABYTE  # both together fit on the disk
 
@@ -89,7 +93,9 @@ class Writer:
             name = f"{UUID(int=source.getrandbits(128))}.dcm"
             try:
                 self.accept(name)
-            except SpoolFull:
+            except (SpoolFull, OSError) as error:
+                if getattr(error, "errno", errno.ENOSPC) != errno.ENOSPC:
+                    raise
                 time.sleep(0.01)
                 continue
             self._wake()
@@ -139,6 +145,8 @@ def leave_out_syncs(of_folders: bool) -> None:
 def main(folder: Path, events: Events, seed: int, mistake: str) -> None:
     if mistake in ("no-fsync", "no-directory-fsync"):
         leave_out_syncs(of_folders=mistake == "no-directory-fsync")
+    # what is kept in case the index has forgotten something would fill the disk
+    backend.transfer.process.UPLOADED = backend.transfer.process.REMOVED = KEPT  # type: ignore[misc]
     spool = Spool(folder / "spool", SPOOL_SIZE)
     spool.recover()
     store = DistantStore(events)
@@ -159,6 +167,7 @@ def main(folder: Path, events: Events, seed: int, mistake: str) -> None:
             listener,
             writes=store,
             reads=store,
+            index=OrthancIndex(OrthancSettings(), ""),  # asked for what to read ahead: nobody reads here
             send_report=lambda report: spool.released(report["ReleasedBytes"]),
         )
         process.prepare()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import backend.transfer.pending_queue
-import backend.transfer.remover
+import backend.transfer.removals
 from backend import messages
 from backend.plugin.attachments import Attachments
 from backend.plugin.storage_area3 import StorageArea3
@@ -26,17 +26,25 @@ from backend.spool import Spool
 from backend.transfer.attachment_upload import AttachmentUpload
 from backend.transfer.availability import Availability, ObservedObjectStore
 from backend.transfer.counters import Counters
+from backend.transfer.kept_names import KeptNames
 from backend.transfer.name_locks import NameLocks
 from backend.transfer.object_store.memory import MemoryObjectStore
 from backend.transfer.pending_queue import PendingQueue
 from backend.transfer.read_cache import ReadCache
+from backend.transfer.removals import Removals
 from backend.transfer.remover import Remover
 from backend.transfer.report import ReleasedBytes
 from backend.transfer.spool_watch import SpoolWatch
 from backend.transfer.uploader import Uploader
 
 MEGABYTE = 1024 * 1024
-STORAGE = {"StorageStructure": "flat", "RootPath": "", "Durability": "Spool", "ObjectStoreTimeout": 1}
+STORAGE = {
+    "StorageStructure": "flat",
+    "RootPath": "",
+    "Durability": "Spool",
+    "HybridMode": "Disabled",
+    "ObjectStoreTimeout": 1,
+}
 
 
 def content_of(uuid: str, size: int) -> bytes:
@@ -79,20 +87,25 @@ class WritePath:
         cache = ReadCache(folder / "cache", 100 * MEGABYTE, counters)
         cache.recover()
         observed = ObservedObjectStore(self.store, availability)
-        upload = AttachmentUpload(self.folder, cache, observed, str, names=names, counters=counters)
+        uploaded, removed = (KeptNames(self.folder / folder, 0) for folder in ("uploaded", "removed"))
+        self.removals = Removals(self.folder / "tombstones")
+        upload = AttachmentUpload(self.folder, cache, observed, str, uploaded=uploaded, names=names, counters=counters)
         self.uploader = Uploader(self.queue, upload, availability, 1)
         self.remover = Remover(
             self.folder,
             cache,
             observed,
             str,
+            removals=self.removals,
+            uploaded=uploaded,
+            removed=removed,
             names=names,
             availability=availability,
             counters=counters,
             grace_period=0,
             on_dropped=self.queue.dropped,
         )
-        self.watch = SpoolWatch(self.folder, self.queue, self.remover)
+        self.watch = SpoolWatch(self.folder, self.queue, self.removals, self.remover, (uploaded, removed))
 
     def create(self, uuid: str, size: int) -> int:
         code, _ = self.area.create(uuid, 1, size, content_of(uuid, size), None)
@@ -107,11 +120,15 @@ class WritePath:
             self.watch.look()
         except OSError as error:  # as its thread does
             self.host.LogError(str(error))
-        for _ in range(self.queue.report()["PendingCount"]):
+        for _ in tuple(self.queue._pending):  # once each, even if it fails
             name = self.queue.take()
             assert name
             self.uploader._work(name)
-        self.remover.delete_due()
+        try:
+            self.remover.check_due()
+            self.remover.delete_due()
+        except OSError as error:  # as its thread does
+            self.host.LogError(str(error))
         self.spool.released(self.released.total)
 
     def tend(self) -> None:
@@ -150,7 +167,8 @@ def answer(step: Callable[..., Any], arguments: list[Any]) -> dict[str, Any]:
 
 
 def main(folder: Path) -> None:
-    backend.transfer.pending_queue.back_off = backend.transfer.remover.back_off = lambda *_, **__: 0.0  # type: ignore[attr-defined]
+    backend.transfer.pending_queue.back_off = backend.transfer.removals.back_off = lambda *_, **__: 0.0  # type: ignore[attr-defined]
+    backend.transfer.removals._SHORTEST = 0.0  # type: ignore[misc]
     path = WritePath(folder)
     buffer = bytearray(65536)
     os.writev(1, [b"{}\n"])

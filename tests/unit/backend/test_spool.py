@@ -420,6 +420,14 @@ def _count_slow_folder_syncs(monkeypatch: pytest.MonkeyPatch) -> Callable[[], in
     return lambda: len(calls)
 
 
+def test_what_is_given_up_is_forgotten_here_and_deleted_should_it_have_reached_s3(spool: Spool) -> None:
+    spool.stage(NAME, b"image")
+    spool.give_up(NAME)
+    assert names(spool, "incoming") == set()
+    assert names(spool, "tombstones") == {NAME}
+    assert spool.used == 0
+
+
 def test_what_s3_has_confirmed_is_no_longer_counted(spool: Spool) -> None:
     spool.stage(NAME, b"x" * 1000)
     (spool.directory / "incoming" / NAME).unlink()  # the transfer process has put it into the cache
