@@ -15,6 +15,7 @@ from typing import Final
 
 from backend.atomic_file import read_part, write_all, write_digest
 from backend.cache import cache_path, open_cached
+from backend.storage_directory import StorageDirectory
 from backend.transfer.availability import GET, Availability
 from backend.transfer.back_off import back_off
 from backend.transfer.counters import Counters
@@ -63,12 +64,16 @@ class Fetcher:
         concurrent: int,
         patience: float,
         good_copy: Callable[[str], int | None],
+        storage_directory: StorageDirectory | None = None,
     ) -> None:
         """`concurrent` downloads at a time; a missing object is asked for again for `patience` seconds.
 
         `good_copy` gives a descriptor of another copy of what is missing or damaged in the store, if there is one.
+
+        What `storage_directory` holds (HybridMode) need not be fetched; but Orthanc's reads have looked there before.
         """
         self._good_copy = good_copy
+        self._storage_directory = storage_directory
         self._spool = spool
         self._cache = cache
         self._store = store
@@ -83,13 +88,16 @@ class Fetcher:
     def fetch(self, name: str, priority: Priority = Priority.READ) -> int:
         """A read-only descriptor of the whole verified attachment, at its start; the caller closes it.
 
-        A missing object is waited for with `Priority.READ` only.
+        With `Priority.READ` a missing object is waited for, and a file in Orthanc's own folder does not do: the plugin
+        has looked there. With others that file is handed out, for the caller to verify.
 
         Raises:
             ObjectStoreError: it cannot be had; `kind` says why.
             OSError: the local disk and memory cannot take it.
         """
         descriptor = self._local(name)
+        if descriptor is None and priority != Priority.READ:
+            descriptor = self._in_storage_directory(name)
         if descriptor is not None:
             return descriptor
 
@@ -102,8 +110,16 @@ class Fetcher:
         return self._flights.descriptor(name, lambda: self._bring_whole(name, download, patience), is_ahead=is_ahead)
 
     def is_here(self, name: str) -> bool:
-        """Whether spool or cache hold it."""
-        return (self._spool / "pending" / name).exists() or cache_path(self._cache.directory, name).exists()
+        """Whether spool, cache or Orthanc's own folder hold it."""
+        if (self._spool / "pending" / name).exists() or cache_path(self._cache.directory, name).exists():
+            return True
+        return self._storage_directory is not None and self._storage_directory.has(name)
+
+    def _in_storage_directory(self, name: str) -> int | None:
+        try:
+            return self._storage_directory.open(name) if self._storage_directory else None
+        except OSError:
+            return None  # the plugin tells of it, if it has to read there
 
     def fetch_ahead(self, name: str, priority: Priority) -> bool:
         """Put it into the cache before somebody asks for it; False if it is here or on its way already.
@@ -115,6 +131,8 @@ class Fetcher:
         """
         with self._slots.held(priority):
             descriptor = self._local(name, touch=False)
+            if descriptor is None:
+                descriptor = self._in_storage_directory(name)
             if descriptor is not None:
                 os.close(descriptor)
                 return False

@@ -61,7 +61,7 @@ class IndexGuard:
         self._spool = spool = settings.spool_directory
         legacy = settings.storage_structure is StorageStructure.LEGACY
         index = orthanc.index(legacy=legacy)
-        owners = Owners(spool, settings.cache_directory, reads, key)
+        owners = Owners(spool, settings.cache_directory, reads, key, settings.storage_directory)
         self._answers = False
         self._check = RemovalCheck(
             removals,

@@ -6,12 +6,13 @@ The note is an attribute of the tombstone: it goes where that goes, and stays ov
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Final, Protocol
 
 from backend.cache import cache_path
+from backend.storage_directory import storage_path
 from backend.transfer.dicom_header import ENOUGH, sop_instance_uid
 from backend.transfer.object_store.protocols import GetRange, HeadObject
 
@@ -25,7 +26,16 @@ class HeadAndRange(HeadObject, GetRange, Protocol):
 class Owners:
     """Finds SOPInstanceUIDs of attachments. Thread-safe."""
 
-    def __init__(self, spool: Path, cache: Path, store: HeadAndRange, key: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        spool: Path,
+        cache: Path,
+        store: HeadAndRange,
+        key: Callable[[str], str],
+        storage_directory: Path | None = None,
+    ) -> None:
+        """`storage_directory` is Orthanc's own, with HybridMode."""
+        self._storage_directory = storage_directory
         self._spool = spool
         self._cache = cache
         self._store = store
@@ -38,13 +48,22 @@ class Owners:
                 return os.getxattr(self._spool / folder / name, _ATTRIBUTE).decode()
             except OSError:
                 continue  # not there, or without a note
-        for path in (self._spool / "pending" / name, self._spool / "uploaded" / name, cache_path(self._cache, name)):
+        for path in (*self._only_copies(name), self._spool / "uploaded" / name, cache_path(self._cache, name)):
             try:
                 with path.open("rb") as file:
                     return self._note(name, sop_instance_uid(file))
             except OSError:
                 continue
         return None
+
+    def is_only_here(self, name: str) -> bool:
+        """Whether there is a local copy that may be the only one."""
+        return any(path.exists() for path in self._only_copies(name))
+
+    def _only_copies(self, name: str) -> Iterator[Path]:
+        yield self._spool / "pending" / name
+        if self._storage_directory:
+            yield storage_path(self._storage_directory, name)
 
     def of_object(self, name: str) -> str | None:
         """What the object's first bytes say; None if it is no DICOM file.

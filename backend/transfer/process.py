@@ -122,6 +122,7 @@ class TransferProcess:
             counters=counters,
             concurrent=settings.concurrent_downloads,
             patience=settings.missing_object_patience,
+            storage_directory=storage_directory,
             good_copy=GoodCopies(spool, observed_writes, key, names=names, counters=counters).use,
         )
         self._guard = None

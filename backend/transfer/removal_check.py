@@ -107,7 +107,7 @@ class RemovalCheck:
         try:
             removal.owner = self._owners.of_object(name)
         except ObjectMissing:
-            if not (self._tombstones.parent / "pending" / name).exists():
+            if not self._owners.is_only_here(name):
                 self._clear(name, removal)  # there is nothing to lose
                 return
         except ObjectStoreError as error:

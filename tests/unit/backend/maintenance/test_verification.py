@@ -117,17 +117,16 @@ def test_a_removal_whose_tombstone_comes_late_has_time_until_the_end_of_settle(
     name = fake.rest.add(b"x")
     fake.put(name, b"x", age=OLD)
     fake.rest.instances.clear()
-    slept = []
 
     def sleep(seconds: float) -> None:
-        slept.append(seconds)
         fake.local("tombstones", name, b"")
         real(seconds)
 
     real = time.sleep
     monkeypatch.setattr("backend.maintenance.verification.time.sleep", sleep)
+    began = time.monotonic()
     assert verify(fake, settle=0.3)[0] == {}
-    assert sum(slept) >= 0.29
+    assert time.monotonic() - began >= 0.3  # not the sum of the sleeps: a slow machine needs fewer of them
 
 
 def test_objects_and_uploads_of_others_are_left_alone(fake: FakeArchive) -> None:

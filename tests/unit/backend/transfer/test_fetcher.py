@@ -9,7 +9,9 @@ from hashlib import sha256
 
 import pytest
 
+from backend.storage_directory import StorageDirectory
 from backend.transfer.availability import GET
+from backend.transfer.download_slots import Priority
 from backend.transfer.object_store.errors import (
     AccessDenied,
     ObjectCorrupted,
@@ -30,7 +32,11 @@ CONTENT = content_of(1, 200_000)
 
 
 def fetch(parts: Parts, name: str = NAME) -> bytes:
-    with os.fdopen(parts.fetcher.fetch(name), "rb") as file:
+    return content_of_file(parts.fetcher.fetch(name))
+
+
+def content_of_file(descriptor: int) -> bytes:
+    with os.fdopen(descriptor, "rb") as file:
         return file.read()
 
 
@@ -244,6 +250,25 @@ def test_a_range_of_a_removed_attachment_is_missing(stored: Parts) -> None:
     stored.spool.bury(NAME)
     with pytest.raises(ObjectMissing):
         fetch_range(stored, 0, 10)
+
+
+def test_what_orthancs_own_folder_holds_is_not_fetched_ahead_nor_for_sending(parts: Parts) -> None:
+    """HybridMode. Orthanc's own reads have looked there already, and want the object."""
+    folder = StorageDirectory(parts.folder / "storage")
+    folder.directory.mkdir()
+    folder.recover()
+    folder.write(NAME, CONTENT, bytes(32))
+    parts.fetcher._storage_directory = folder
+    assert parts.fetcher.is_here(NAME)
+    assert parts.fetcher.fetch_ahead(NAME, Priority.AHEAD) is False
+    assert content_of_file(parts.fetcher.fetch(NAME, Priority.SEND)) == CONTENT
+    assert parts.store.calls == []
+    with pytest.raises(ObjectMissing):
+        parts.fetcher.fetch(NAME)
+    (folder.directory / NAME[:2]).rename(folder.directory / "aside")
+    (folder.directory / NAME[:2]).touch()  # a disk that fails is no reason not to ask S3
+    parts.store.put_foreign(NAME, CONTENT)
+    assert content_of_file(parts.fetcher.fetch(NAME, Priority.SEND)) == CONTENT
 
 
 @pytest.mark.parametrize(

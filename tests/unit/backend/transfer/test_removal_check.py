@@ -11,6 +11,7 @@ import pytest
 
 from backend.atomic_file import DIGEST_ATTRIBUTE
 from backend.maintenance.rest import OrthancUnavailable
+from backend.storage_directory import StorageDirectory
 from backend.transfer.object_store.errors import Unreachable
 from backend.transfer.owners import Owners
 from backend.transfer.removal_check import RemovalCheck
@@ -277,6 +278,27 @@ def test_an_earlier_removal_of_what_is_only_here_and_no_image_is_held(checked: C
     checked.check._reading.join(10)
     assert checked.parts.file("pending", NOTE).read_bytes() == b"notes"
     assert not checked.parts.file("tombstones", NOTE).exists()
+
+
+@pytest.mark.parametrize("is_image", [True, False])
+def test_an_earlier_removal_of_what_only_orthancs_own_folder_has_is_compared_with_the_index(
+    checked: Checked, tmp_path: Path, *, is_image: bool
+) -> None:
+    """HybridMode: the bucket has no such object, but that does not mean that there is nothing to lose."""
+    kept, gone = (NAME, name_of(7)) if is_image else (NOTE, name_of(7, ".unk"))
+    checked.owners._storage_directory = tmp_path / "storage"
+    folder = StorageDirectory(tmp_path / "storage")
+    folder.recover()
+    for name in (kept, gone):
+        folder.write(name, IMAGE if is_image else b"notes", bytes(32))
+    checked.parts.remover._storage_directory = folder
+    checked.index.add(UID if is_image else "1.2.3", kept, "dicom" if is_image else "1024")
+    checked.remove(kept, gone, earlier=True)
+    checked.check._reading.join(10) if checked.check._reading.ident else None
+    checked.parts.remove_due()
+    assert folder.has(kept)
+    assert not checked.parts.file("tombstones", kept).exists()
+    assert not folder.has(gone)
 
 
 def test_what_somebody_else_looks_at_is_left_alone(checked: Checked) -> None:
