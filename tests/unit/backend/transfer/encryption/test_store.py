@@ -132,6 +132,7 @@ def test_everything_else_is_passed_on() -> None:
         assert list(store.list_uploads("")) == [upload]
         store.abort_upload(upload)
         assert bucket.uploads == []
+        assert store.verifies_checksums("key") == bucket.verifies_checksums("key")
         bucket.put_foreign("key", b"")
         store.delete("key")
         assert list(bucket.list("")) == []
