@@ -213,7 +213,7 @@ class Fetcher:
     def _bring_whole(self, name: str, download: Callable[[str], int], patience: float) -> int:
         try:
             return self._bring(name, self._local, download, patience)
-        except (ObjectCorrupted, ObjectMissing):
+        except (ObjectCorrupted, ObjectMissing, ObjectUnencrypted):
             copy = self._good_copy(name)
             if copy is None:
                 raise

@@ -121,9 +121,6 @@ class EncryptedObjectStore:
     def create_bucket(self) -> None:
         self._store.create_bucket()
 
-    def verifies_checksums(self, key: str) -> bool:
-        return self._store.verifies_checksums(key)
-
     def _unseal(self, key: str, header: bytes, stored: ObjectAttributes) -> Envelope:
         envelope = unseal(header, _name(key), self._keys)
         if stored.size != stored_size(envelope.size):

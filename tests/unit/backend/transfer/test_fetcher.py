@@ -283,6 +283,13 @@ def test_a_lost_or_damaged_object_is_mended_from_the_copy_that_is_still_here(
     assert f"object_mended name={NAME}" in caplog.text
 
 
+def test_an_unencrypted_object_in_the_place_of_an_encrypted_one_is_mended_too(parts: Parts) -> None:
+    uploaded(parts)
+    parts.store.before_get = [raising(ObjectUnencrypted("put there by somebody else"))]
+    assert fetch(parts) == CONTENT
+    assert parts.counters.snapshot()["mended"] == 1
+
+
 def test_the_copy_is_served_although_the_object_cannot_be_mended(parts: Parts) -> None:
     uploaded(parts)
     parts.store.delete(NAME)
