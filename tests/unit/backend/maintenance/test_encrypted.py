@@ -215,3 +215,15 @@ def test_an_error_about_what_orthanc_has_removed_is_none(fake: FakeArchive, monk
     real = fake.store.head
     monkeypatch.setattr(fake.store, "head", lambda key: (fake.rest.forget(name), real(key))[1])
     assert encrypt(fake) == ({"removed": 1}, [])
+
+
+def test_what_leaves_the_index_while_it_is_read_is_not_put_again(
+    fake: FakeArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = fake.stored(CONTENT)
+    fake.store.modified[name] = time.time() - DAY
+    with_keys(fake, accept_before=time.time() - 1)
+    real = fake.store.get
+    monkeypatch.setattr(fake.store, "get", lambda key: (fake.rest.forget(name), real(key))[1])
+    assert encrypt(fake) == ({"removed": 1}, [])
+    assert read(fake.store, name) == CONTENT
