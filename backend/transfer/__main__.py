@@ -34,6 +34,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for Orthanc, which stops us in order
     line = ParentLine()
     set_up_logging("transfer")
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of each attempt; who asked logs the failure, once
     message = line.launch_message()
     commands: SimpleQueue[dict[str, Any]] = SimpleQueue()
     line.watch(on_command=commands.put, on_end=lambda: os._exit(0))
