@@ -51,8 +51,11 @@ def test_everything_pending_is_uploaded_whatever_fails_on_the_way(
 
 
 def test_a_store_that_is_away_is_no_fault_of_the_attachment(
-    parts: Parts, queue: PendingQueue, uploader: Uploader, caplog: pytest.LogCaptureFixture
+    parts: Parts, queue: PendingQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
+    uploader = Uploader(
+        queue, parts.upload, parts.availability, 1
+    )  # another might wait for a name already, and succeed
     parts.store.before_put = [raising(Unreachable("away"))]
     pend(parts, queue, NAME)
     uploader.start()
@@ -61,6 +64,8 @@ def test_a_store_that_is_away_is_no_fault_of_the_attachment(
     assert "upload_failed" not in caplog.text
     parts.availability.succeeded(PUT)
     wait_until(lambda: parts.store.keys() == [NAME], DEADLINE, "it is uploaded")
+    uploader.stop()
+    uploader.join(10)
 
 
 def test_while_uploads_are_paused_it_looks_whether_to_stop(
