@@ -85,7 +85,7 @@ def test_the_same_bucket_and_section_with_isen_in_place_of_the_native_plugin(
     }
     images = native_archive(node, tmp_path / "images", section, options)
     before = set(node.keys())
-    section["AllowVolatileSpool"] = True  # as tests need it; the native plugin ignores what it does not know
+    section |= {"AllowVolatileSpool": True, "RemovalGracePeriod": 0}  # for tests; the native plugin ignores both
     node.start()
     assert {instance: node.file(instance) for instance in images} == images
     first = next(iter(images))
