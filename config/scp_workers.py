@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import time
 from functools import partial
 from typing import Any, Final
 
 from config.children import ChildSpec
 
 _BACKLOG: Final = 1024
+_PATIENCE: Final = 5.0  # seconds
 
 
 class PortTaken(OSError):
@@ -19,18 +22,25 @@ class PortTaken(OSError):
 def dicom_listener(port: int) -> int:
     """The descriptor of the listening DICOM socket, non-blocking, for every worker to accept from.
 
+    A worker of a parent that was killed may hold the port a moment longer; that is waited for.
+
     Raises:
         PortTaken: with a sentence for the operator.
     """
-    try:
-        listener = socket.create_server(("", port), backlog=_BACKLOG)
-    except OSError as error:
-        raise PortTaken(
-            f"DicomPort: cannot listen on port {port}: {os.strerror(error.errno or 0)}; choose a free DicomPort or "
-            "stop the program that uses it"
-        ) from None
-    listener.setblocking(False)  # noqa: FBT003 -- the standard library's signature
-    return listener.detach()
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            listener = socket.create_server(("", port), backlog=_BACKLOG)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
+            raise PortTaken(
+                f"DicomPort: cannot listen on port {port}: {os.strerror(error.errno or 0)}; choose a free DicomPort or "
+                "stop the program that uses it"
+            ) from None
+        listener.setblocking(False)  # noqa: FBT003 -- the standard library's signature
+        return listener.detach()
 
 
 def scp_settings(settings: dict[str, Any]) -> dict[str, Any]:
