@@ -24,7 +24,7 @@ def test_a_port_that_becomes_free_is_waited_for() -> None:
     port = other.getsockname()[1]
     with socket.socket(fileno=dicom_listener(port)) as listener:
         assert listener.getsockname()[1] == port
-        assert not listener.getblocking()
+        assert not os.get_blocking(listener.fileno())
     timer.join()
 
 
