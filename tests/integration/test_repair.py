@@ -99,7 +99,8 @@ def test_lost_objects_come_back_from_a_folder_and_from_another_bucket(node: Node
             (backup / key[:2] / key[2:4]).mkdir(parents=True, exist_ok=True)
             (backup / key[:2] / key[2:4] / key.removesuffix(".dcm")).write_bytes(content)
         bucket.delete(key)
-        (node.folder / "cache" / "objects" / key[:2] / key).unlink()
+        for copy in (f"cache/objects/{key[:2]}/{key}", f"spool/uploaded/{key}"):
+            (node.folder / copy).unlink(missing_ok=True)
     settings = tmp_path / "other.json"
     changed = merged(
         node.orthanc.settings,
