@@ -32,7 +32,7 @@ def test_a_port_of_another_program_is_refused_with_a_sentence(monkeypatch: pytes
     monkeypatch.setattr(scp_workers, "_PATIENCE", 0.2)
     with (
         taken() as other,
-        pytest.raises(PortTaken, match="DicomPort: cannot listen on port .* choose a free DicomPort"),
+        pytest.raises(PortTaken, match=r"DicomPort: cannot listen on port .* choose a free DicomPort"),
     ):
         dicom_listener(other.getsockname()[1])
 
