@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import P_DATA_TF
 
 PUSH_MODEL = "1.2.840.10008.1.20.1"
 INSTANCE = "1.2.840.10008.1.20.1.1"
@@ -61,6 +62,7 @@ class CommitmentPeer:
     status: int = 0x0000
     reports: queue.Queue[Report] = field(default_factory=queue.Queue)
     requests: list[int] = field(default_factory=list)  # statuses of N-ACTION responses
+    _answering: dict[Association, Report] = field(default_factory=dict)  # reports whose response is not sent yet
     _server: Any = None
     _association: Association | None = None
 
@@ -68,9 +70,7 @@ class CommitmentPeer:
         """Accept reports on associations of the SCP's."""
         ae = AE(self.ae_title)
         ae.add_supported_context(PUSH_MODEL, scu_role=False, scp_role=True)
-        self._server = ae.start_server(
-            ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._take)]
-        )
+        self._server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=self._handlers())
         return self
 
     def close(self) -> None:
@@ -86,7 +86,7 @@ class CommitmentPeer:
             self.port,
             ae_title="ORTHANC",
             ext_neg=[build_role(PUSH_MODEL, scu_role=True)],
-            evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._take)],
+            evt_handlers=self._handlers(),
         )
         assert association.is_established
         return association
@@ -118,5 +118,13 @@ class CommitmentPeer:
     def _take(self, event: Any) -> tuple[int, None]:
         same = event.assoc is self._association
         calling = event.assoc.requestor.ae_title
-        self.reports.put(Report(event.event_type, event.event_information, same, calling))
+        self._answering[event.assoc] = Report(event.event_type, event.event_information, same, calling)
         return self.status, None
+
+    def _sent(self, event: Any) -> None:
+        """A report counts once its response is sent: whoever releases before has not answered it."""
+        if isinstance(event.pdu, P_DATA_TF) and event.assoc in self._answering:
+            self.reports.put(self._answering.pop(event.assoc))
+
+    def _handlers(self) -> list[Any]:
+        return [(evt.EVT_N_EVENT_REPORT, self._take), (evt.EVT_PDU_SENT, self._sent)]
