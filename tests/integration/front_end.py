@@ -84,7 +84,7 @@ class FrontEnd:
     def stores(self) -> int:
         """How many C-STORE requests its workers have answered."""
         workers = self.health("/status")[1]["Workers"]
-        return sum(worker.get("Counters", {}).get("C_STORE", 0) for worker in workers)
+        return sum(worker.get("Counters", {}).get("c_store_served", 0) for worker in workers)
 
     def stop(self) -> int:
         if self.process.poll() is None:
