@@ -5,6 +5,8 @@ deletes single objects. That the object is what was put rests on this: the conte
 its SHA-256 is signed as the payload hash and goes with it as `x-amz-checksum-sha256`, so that the server refuses other
 bytes; and the answer must carry that checksum, of a server that was seen to refuse a wrong one, or an ETag that is the
 content's MD5, or the object is read back. Some servers verify nothing and repeat whatever checksum they were given.
+
+An object says whose it is: one that was copied over another, with the digest it was stored with, is sound in itself.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from backend.transfer.object_store.protocols import ListedObject, ObjectAttribut
 from backend.transfer.object_store.s3_client import BotoBucket, translated
 from backend.transfer.object_store.s3_connection import S3Connection
 from backend.transfer.object_store.s3_multipart import upload_in_parts
-from backend.transfer.object_store.s3_options import ObjectOptions
+from backend.transfer.object_store.s3_options import ObjectOptions, owner_of
 from backend.transfer.object_store.s3_signature import Signature
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ _LARGEST_PUT: Final = 5 * 1024 * 1024 * 1024  # bytes, S3's limit
 _IN_MEMORY: Final = 8 * 1024 * 1024  # bytes; a larger content is read twice instead
 _CHUNK: Final = 1024 * 1024  # bytes, at most, of one read
 _DIGEST: Final = "x-amz-meta-sha256"
+_OWNER: Final = "x-amz-meta-isen-attachment"
 _RELOAD_INTERVAL: Final = 30.0  # seconds between two looks for other credentials
 
 
@@ -79,6 +82,7 @@ class S3ObjectStore:
             raise ContentChanged(f"the content for {key} is not what its digest says")
         headers = {
             _DIGEST: digest.hex(),
+            _OWNER: owner_of(key),
             "x-amz-checksum-sha256": b64encode(digest).decode(),
             **self._options.headers,
         }
@@ -127,6 +131,7 @@ class S3ObjectStore:
     def get_range(self, key: str, start: int, end: int) -> bytes:
         headers = {"range": f"bytes={start}-{end - 1}"}
         with self._renewing(), self._connection.request("GET", "GetObject", key, headers=headers) as response:
+            _require_own(key, response)
             body = response.read()
         if response.status == 200:  # the server knows no ranges
             body = body[start:end]
@@ -292,7 +297,14 @@ def _blocks(content: BufferedIOBase, size: int) -> Iterator[bytes]:
         raise _ContentUnreadable(error) from error
 
 
+def _require_own(key: str, response: urllib3.BaseHTTPResponse) -> None:
+    owner = response.headers.get(_OWNER)  # earlier versions and the native plugin did not say
+    if owner not in (None, owner_of(key)):
+        raise ObjectCorrupted(f"at {key} is the object of {owner:.80}: it was put into another one's place")
+
+
 def _attributes(key: str, response: urllib3.BaseHTTPResponse) -> ObjectAttributes:
+    _require_own(key, response)
     try:
         size = int(response.headers["content-length"])
         digest = bytes.fromhex(response.headers.get(_DIGEST, ""))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from backend.transfer.object_store.errors import ContentChanged
+from backend.transfer.object_store.s3_options import owner_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef, CompleteMultipartUploadOutputTypeDef
@@ -55,7 +56,7 @@ def upload_in_parts(
     begun = client.create_multipart_upload(
         Bucket=bucket.name,
         Key=key,
-        Metadata={"sha256": digest.hex()},
+        Metadata={"sha256": digest.hex(), "isen-attachment": owner_of(key)},
         ChecksumAlgorithm="SHA256",
         **options.parameters,
     )
