@@ -22,8 +22,8 @@ from backend.stack.ports import free_port
 from backend.stack.processes import wait_until
 from tests.fakes.gate import Gate
 from tests.fakes.s3_faults import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, FakeS3
-from tests.faults.transfer_forks import LISTENER
 
+LISTENER = 50  # the descriptor's number in the transfer process
 ROOT = Path(__file__).parents[2]
 MAXIMUM_SPOOL = 100_000_000  # bytes
 MAXIMUM_CACHE = 1_000_000  # bytes, so that there are evictions

@@ -34,8 +34,8 @@ from backend.transfer import (
 from backend.transfer.object_store import s3
 from backend.transfer.stores import open_object_store
 from config.settings import Settings
+from tests.faults.forked_node import LISTENER
 
-LISTENER = 50  # the descriptor's number in the children
 PAUSES: tuple[tuple[Any, str, Any], ...] = (
     (canary, "_FIRST_PAUSE", 0.02),
     (canary, "_LONGEST_PAUSE", 0.1),
