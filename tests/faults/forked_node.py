@@ -71,7 +71,8 @@ class Forks:
 
     def close(self) -> None:
         self._requests.close()
-        self._process.wait(10)
+        self._process.kill()  # it keeps nothing that an end in order would save
+        self._process.wait()
         self.gate.close()
         self.s3.stop()
 
