@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import xml.etree.ElementTree as ET
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
@@ -15,6 +16,7 @@ from backend.stack.processes import Process, wait_until
 _NAMESPACE: Final = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 # Without the header it answers 403; what the header says it does not verify.
 _ANYBODY: Final = {"Authorization": "AWS4-HMAC-SHA256 Credential=anybody/20000101/us-east-1/s3/aws4_request"}
+_LISTINGS: Final = 5  # tries
 _DEADLINE: Final = 30.0  # seconds; it imports for one or two, on a busy machine for many
 
 
@@ -52,12 +54,22 @@ class S3Server:
         keys: list[str] = []
         query = {"list-type": "2"}
         while True:
-            page = ET.fromstring(self._get(f"{bucket}?{urlencode(query)}"))  # noqa: S314 - our own server's
+            page = ET.fromstring(self._list(f"{bucket}?{urlencode(query)}"))  # noqa: S314 - our own server's
             keys += [element.text or "" for element in page.iter(f"{_NAMESPACE}Key")]
             token = page.findtext(f"{_NAMESPACE}NextContinuationToken")
             if not token:
                 return sorted(keys)
             query["continuation-token"] = token
+
+    def _list(self, path: str) -> bytes:
+        """Moto stumbles over objects that are deleted while it lists them."""
+        for _ in range(_LISTINGS):
+            try:
+                return self._get(path)
+            except HTTPError as error:
+                if error.code != HTTPStatus.INTERNAL_SERVER_ERROR:
+                    raise
+        return self._get(path)
 
     def object(self, bucket: str, key: str) -> bytes:
         """The bytes of one object.

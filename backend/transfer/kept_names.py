@@ -16,14 +16,17 @@ from typing import Final
 from backend.atomic_file import DirectorySync
 
 UPLOADED: Final = 60.0  # seconds; SQLite loses ten at most, a slow disk perhaps more
+_LEAST_FREE: Final = 64 * 1024 * 1024  # bytes of the disk; a small one keeps a quarter
 REMOVED: Final = 120.0  # seconds; longer, so that no file of an attachment outlives the note of its removal
 
 
 class KeptNames:
     """Knows since when each file is here; a restart begins anew, which keeps them longer. Thread-safe."""
 
-    def __init__(self, folder: Path, seconds: float) -> None:
+    def __init__(self, folder: Path, seconds: float, *, gives_way: bool = False) -> None:
+        """`gives_way`: nothing is kept on a disk that is nearly full; stores come first."""
         self.folder = folder
+        self._gives_way = gives_way
         self._seconds = seconds
         self._since = dict.fromkeys(os.listdir(folder), time.monotonic())
         self._lock = threading.Lock()
@@ -76,11 +79,15 @@ class KeptNames:
         if self._is_held:
             return
         with self._lock:
-            limit = time.monotonic() - self._seconds
+            limit = time.monotonic() - (0.0 if self._gives_way and self._is_disk_nearly_full() else self._seconds)
             # the oldest come first, so this costs what expires and not what is kept
             expired = list(takewhile(lambda name: self._since[name] <= limit, self._since))
         for name in expired:
             self.drop(name)
+
+    def _is_disk_nearly_full(self) -> bool:
+        disk = os.statvfs(self.folder)
+        return disk.f_bavail * disk.f_frsize < min(_LEAST_FREE, disk.f_blocks * disk.f_frsize // 4)
 
     def _note(self, name: str) -> None:
         with self._lock:

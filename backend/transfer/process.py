@@ -92,7 +92,10 @@ class TransferProcess:
         self._recovery = Recovery(self._canary, availability)
         self._cache = cache = ReadCache(settings.cache_directory, settings.maximum_cache_size, counters)
         queue = PendingQueue(spool / "pending", released.add)
-        uploaded, removed = KeptNames(spool / "uploaded", UPLOADED), KeptNames(spool / "removed", REMOVED)
+        uploaded, removed = (
+            KeptNames(spool / "uploaded", UPLOADED, gives_way=True),
+            KeptNames(spool / "removed", REMOVED),
+        )
         removals = Removals(spool / "tombstones")
         upload = AttachmentUpload(spool, cache, observed_writes, key, uploaded=uploaded, names=names, counters=counters)
         self._uploader = Uploader(queue, upload, availability, settings.concurrent_uploads)

@@ -16,6 +16,7 @@ import pytest
 from pydicom import dcmread
 
 from backend.stack.orthanc import NotStarted
+from backend.stack.processes import wait_until
 from tests.fakes.encryption import flipped
 from tests.integration.archive import NOW, Bucket, found, isen, key_of
 from tests.integration.harness import Node, NodeMaker
@@ -206,12 +207,16 @@ def test_an_unencrypted_a_swapped_and_a_damaged_object_are_refused(
         with pytest.raises(HTTPError):
             node.file(instance)
     assert pixels([node.file(instances[3])]).items() <= contents(*thumbnails).items()
-    counters = node.status()["Storage"]["Counters"]
-    assert counters["unencrypted"] >= 1
-    assert counters["corrupted"] >= 2
+    wait_until(lambda: counters(node)["corrupted"] >= 2, 10, "the transfer process has reported both")
+    assert counters(node)["unencrypted"] >= 1
     assert found(isen(node, "verify", "--read-data", *NOW)[1]) == {
         one: "unreadable",
         two: "corrupted",
         three: "corrupted",
     }
     assert four not in found(isen(node, "verify", *NOW)[1])
+
+
+def counters(node: Node) -> dict[str, int]:
+    found: dict[str, int] = node.status()["Storage"]["Counters"]
+    return found

@@ -113,7 +113,7 @@ def test_from_orthancs_own_folder_into_the_bucket_while_everything_goes_on(node:
         migrating = subprocess.Popen([*command, "--parallel", "1", "--per-second", "100"], cwd=ROOT)
         wait_until(lambda before=before: len(node.keys()) > before + 3, 60, "some attachments were copied")  # type: ignore[misc]
         migrating.send_signal(end)
-        assert migrating.wait(20) in (-end, 2)
+        assert migrating.wait(20) in (-end, 2, 0)  # 0: it was done before the signal came
     code, document = isen(node, "migrate", "--remove-copied")
     assert (code, document["Failed"]) == (0, [])
     assert document["Counts"]["removed files"] > 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -35,7 +34,7 @@ def test_it_is_what_orthancs_own_server_would_have_noted(
     assert node.peer.send(*thumbnails).sent == len(thumbnails)
     instances = node.instances()
     folder = node.folder / "spool" / "origins"
-    wait_until(lambda: not os.listdir(folder), 30, "Orthanc has been told")
+    wait_until(lambda: not list(folder.glob("*.jsonl")), 30, "Orthanc has been told")
 
     own = LocalOrthanc(tmp_path / "own")
     try:
@@ -65,7 +64,7 @@ def test_what_was_posted_over_rest_keeps_its_origin(make_node: NodeMaker, thumbn
     assert before["Origin"] == "RestApi"
     assert node.peer.send(*thumbnails[:2]).sent == 2
     folder = node.folder / "spool" / "origins"
-    wait_until(lambda: not os.listdir(folder), 30, "Orthanc has been told, or cannot be")
+    wait_until(lambda: not list(folder.glob("*.jsonl")), 30, "Orthanc has been told, or cannot be")
     assert metadata(node, "instances", instance) == before
 
 
@@ -75,10 +74,10 @@ def test_a_killed_node_has_lost_no_origin(make_node: NodeMaker, thumbnails: list
     node.orthanc.kill()
     node.wait_for_the_end()
     folder = node.folder / "spool" / "origins"
-    lines = sum(path.read_bytes().count(b"\n") for path in folder.iterdir())
+    lines = sum(path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl"))
     assert lines == len(thumbnails)
     node.start()
-    wait_until(lambda: not os.listdir(folder), 30, "Orthanc has been told, or cannot be")
+    wait_until(lambda: not list(folder.glob("*.jsonl")), 30, "Orthanc has been told, or cannot be")
     expected = "MODALITY" if can_be_written(node) else ""
     assert {metadata(node, "instances", one)["RemoteAET"] for one in node.instances()} == {expected}
 
@@ -90,5 +89,5 @@ def test_an_orthanc_that_cannot_says_so_once_and_nothing_piles_up(make_node: Nod
     folder = node.folder / "spool" / "origins"
     for path in thumbnails[:3]:
         assert node.peer.send(path).sent == 1
-        wait_until(lambda: not os.listdir(folder), 10, "nothing waits to be told")
+        wait_until(lambda: not list(folder.glob("*.jsonl")), 10, "nothing waits to be told")
     assert node.orthanc.log.read_text().count("origins_not_supported") == 1

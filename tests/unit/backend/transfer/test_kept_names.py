@@ -79,3 +79,17 @@ def test_the_oldest_go_first_and_a_repeated_upload_makes_young_again(folder: Pat
         kept._since[name] -= 2000
     kept.expire()
     assert os.listdir(folder) == ["a"]
+
+
+def test_on_a_disk_that_is_nearly_full_stores_come_first(
+    folder: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for free, gives_way, is_kept in ((24, True, False), (26, True, True), (24, False, True)):
+        kept = KeptNames(folder, 1000, gives_way=gives_way)
+        kept.link("a", source)
+        fields = list(os.statvfs(folder))
+        fields[1:5] = 4096, 100, free, free  # f_frsize, f_blocks, f_bfree, f_bavail
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "statvfs", lambda _, fields=fields: os.statvfs_result(fields))
+            kept.expire()
+        assert kept.has("a") is is_kept
