@@ -21,6 +21,7 @@ _HERE: Final = Path(__file__).parent
 def main() -> int:
     """Run the benchmark; exit code 1 if a contender did not start or failed in any case."""
     options = _options()
+    options.output.mkdir(parents=True, exist_ok=True)
     form = FULL if options.full else QUICK
     if options.rounds:
         form = Form(form.name, options.rounds, form.full)
