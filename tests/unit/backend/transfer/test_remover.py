@@ -276,3 +276,42 @@ def test_a_tombstone_that_cannot_be_unlinked_is_tried_again_later_and_later(
     wait_until(parts.remove_due, 20, "due again")
     assert len(parts.removals) == 0
     assert not parts.file("tombstones", NAME).exists()
+
+
+def test_a_tombstone_that_cannot_be_looked_at_holds_up_no_other(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2):
+        parts.store.put_foreign(name_of(number), CONTENT)
+    bury(parts, name_of(1), name_of(2))
+    real_buried = parts.removals.buried
+
+    def buried(name: str) -> float | None:
+        if name == name_of(1):
+            raise OSError(errno.EIO, "Input/output error")
+        return real_buried(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.removals, "buried", buried)
+        assert parts.remove_due() == 1
+    assert parts.store.keys() == [name_of(1)]
+    wait_until(parts.remove_due, 20, "it is looked at again")
+    assert parts.store.keys() == []
+
+
+def test_a_mistake_in_one_round_does_not_end_the_removals(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts.store.put_foreign(NAME, CONTENT)
+    bury(parts, NAME)
+    mistakes = [RuntimeError("a mistake")]
+    real_check = parts.remover.check_due
+
+    def check_due() -> None:
+        if mistakes:
+            raise mistakes.pop()
+        real_check()
+
+    monkeypatch.setattr(parts.remover, "check_due", check_due)
+    parts.remover.start()
+    wait_until(lambda: not parts.file("tombstones", NAME).exists(), 20, "it is removed all the same")
+    parts.remover.stop()
+    assert caplog.text.count("removal_failed reason=a mistake") == 1
