@@ -140,12 +140,12 @@ def test_a_loop_that_stops_has_fetched_a_window_in_vain_at_most(study: Callable[
     assert 8 <= counted["downloads"] <= 8 + 12
 
 
-def test_eight_readers_of_one_series_download_each_image_once(study: Callable[[str], Study]) -> None:
+def test_eight_readers_of_one_series_do_not_multiply_its_downloads(study: Callable[[str], Study]) -> None:
     one = study("eight")
     instances = one.instances(0) + one.instances(1)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(one.node.file, instances))
-    # a reader that comes in the moment between a download and its place in the cache downloads once more
+    # 49 instead of 48 was seen once on a busy machine, and not explained
     assert SERIES * IMAGES <= one.settled()["downloads"] <= SERIES * IMAGES + 2
 
 
