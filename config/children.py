@@ -56,7 +56,12 @@ class Child:
     @property
     def is_silent(self) -> bool:
         """It is ready but has not reported for too long: hung, kill it."""
-        return self.is_ready and time.monotonic() - self._heard > SILENCE_LIMIT
+        return self.is_ready and self.silence > SILENCE_LIMIT
+
+    @property
+    def silence(self) -> float:
+        """Seconds since it was heard."""
+        return time.monotonic() - self._heard
 
     def start(self) -> None:
         """Start the process and hand it its settings.

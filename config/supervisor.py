@@ -188,6 +188,7 @@ class Supervisor:
                 "Pid": child.process.pid if child.process else None,
                 "Ready": child.is_ready,
                 "Restarts": child.restarts,
+                "ReportAgeSeconds": round(child.silence, 3),
                 **child.report,
             }
             for child in self.children

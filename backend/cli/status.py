@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from config.settings import MEGABYTE
 
 _DEADLINE: Final = 10.0  # seconds
+_LONG_SILENCE: Final = 10.0  # seconds; a process reports every second, and is killed when it has not for 30
 
 
 class StatusUnavailable(Exception):
@@ -98,7 +99,10 @@ def lines(document: dict[str, Any]) -> Iterator[Line]:
 def _process(name: str, child: dict[str, Any]) -> Line:
     ready = bool(child.get("Ready"))
     restarts = f", restarted {child['Restarts']} times" if child.get("Restarts") else ""
-    return Line(name, f"{'ready' if ready else 'not ready'} (process {_known(child.get('Pid'))}){restarts}", ready)
+    silence = child.get("ReportAgeSeconds") or 0.0
+    is_silent = ready and silence > _LONG_SILENCE
+    state = f"silent for {silence:.0f} s" if is_silent else "ready" if ready else "not ready"
+    return Line(name, f"{state} (process {_known(child.get('Pid'))}){restarts}", ready and not is_silent)
 
 
 def _known(value: Any) -> str:

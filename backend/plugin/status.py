@@ -77,7 +77,7 @@ class Status:
                 },
                 "Reconciliation": transfer.get("Reconciliation", {"State": "Unknown"}),
                 "Counters": {**self._attachments.counters, **transfer.get("Counters", {})},
-                "Transfer": {name: transfer[name] for name in ("Pid", "Ready", "Restarts")},
+                "Transfer": {name: transfer[name] for name in ("Pid", "Ready", "Restarts", "ReportAgeSeconds")},
             },
             "Dicom": {
                 "AETitle": dicom["AeTitle"],

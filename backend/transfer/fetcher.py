@@ -129,15 +129,24 @@ class Fetcher:
         Raises:
             ObjectStoreError, OSError, NoRoom: it is not here.
         """
-        with self._slots.held(priority):
+        was_here = False
+
+        def bring() -> int:
+            nonlocal was_here
+            # looked for in the flight, and not before it: one that has just landed has put it there
             descriptor = self._local(name, touch=False)
+            was_here = descriptor is not None
             if descriptor is None:
-                descriptor = self._in_storage_directory(name)
+                self._fail_fast()
+                descriptor = self._download(name, unread=True)
+            return descriptor
+
+        with self._slots.held(priority):
+            descriptor = self._in_storage_directory(name)
             if descriptor is not None:
                 os.close(descriptor)
                 return False
-            self._fail_fast()
-            return self._flights.ahead(name, lambda: self._download(name, unread=True))
+            return self._flights.ahead(name, bring) and not was_here
 
     def fetch_range(self, name: str, start: int, end: int) -> int:
         """A read-only descriptor of the bytes `start` to `end`, exclusive; the caller closes it.

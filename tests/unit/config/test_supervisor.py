@@ -141,6 +141,15 @@ def test_a_killed_child_is_back_within_two_seconds_and_accepts_again(supervised:
     assert supervisor.status()[0]["Restarts"] == 1
 
 
+def test_the_status_says_how_long_a_child_has_been_silent(supervised: Callable[..., Supervisor]) -> None:
+    supervisor = supervised(GOOD)
+    supervisor.start_all()
+    supervisor.watch()
+    wait_until(lambda: supervisor.status()[0]["ReportAgeSeconds"] > 0.3)
+    supervisor.accept()
+    wait_until(lambda: supervisor.status()[0]["ReportAgeSeconds"] < 0.3)
+
+
 def test_a_child_that_keeps_dying_is_started_less_and_less_often(supervised: Callable[..., Supervisor]) -> None:
     supervisor = supervised(GOOD)
     supervisor.start_all()

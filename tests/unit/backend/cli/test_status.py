@@ -28,7 +28,7 @@ HEALTHY: dict[str, Any] = {
         },
         "Cache": {"Bytes": 0, "MaximumBytes": 1048576},
         "ObjectStore": {"State": "Available", "Bucket": "dicom", "Endpoint": "http://minio:9000"},
-        "Transfer": {"Pid": 10, "Ready": True, "Restarts": 0},
+        "Transfer": {"Pid": 10, "Ready": True, "Restarts": 0, "ReportAgeSeconds": 0.4},
     },
     "Dicom": {
         "AETitle": "ORTHANC",
@@ -100,6 +100,7 @@ def test_a_healthy_isen(serve: Serve) -> None:
         ("Storage.Spool.QuarantineCount", 1, "1"),
         ("Storage.Spool.UsedBytes", 10737418240, "10240.0 MB of 10240.0 MB"),
         ("Storage.Transfer.Ready", False, "not ready"),
+        ("Storage.Transfer.ReportAgeSeconds", 12.3, "silent for 12 s"),
         ("Dicom.Workers.0.Ready", False, "not ready"),
     ],
 )
