@@ -80,7 +80,7 @@ class Origins:
                     return
                 self._noted = time.monotonic()
                 if self._file is None:
-                    self._file = _locked(self._directory / f"{uuid4().hex}.jsonl", "xb")
+                    self._file = _begun(self._directory)
                     self._begun = self._noted
                 self._file.write(line)
         except OSError as error:
@@ -94,7 +94,7 @@ class Origins:
             file = self._take()
             if file is not None:
                 with file:
-                    self._tell(file)
+                    self._try_to_tell(file)
         with self._lock:
             if self._file is not None:  # nothing more is noted
                 Path(str(self._file.name)).unlink()
@@ -112,7 +112,14 @@ class Origins:
     def _tell_left(self, path: Path) -> None:
         """What a worker has left that died; of those that live, nothing."""
         with contextlib.suppress(FileNotFoundError, BlockingIOError), _locked(path, "rb") as file:
+            self._try_to_tell(file)
+
+    def _try_to_tell(self, file: FileIO) -> None:
+        """What a failing disk keeps from us is left to the next worker that starts."""
+        try:
             self._tell(file)
+        except OSError as error:
+            log.warning("origins_not_told reason=%s", error.strerror)
 
     def _tell(self, file: FileIO) -> None:
         """Return when Orthanc knows it all and the file is gone."""
@@ -133,6 +140,23 @@ class Origins:
         if not self._is_supported:
             log.info("origins_not_supported reason=%r", "Orthanc before 1.12.2 does not let RemoteAET be written")
         return True
+
+
+def _begun(directory: Path) -> FileIO:
+    """A new file of ours.
+
+    Raises:
+        OSError: none can be made.
+    """
+    while True:
+        path = directory / f"{uuid4().hex}.jsonl"
+        try:
+            file = _locked(path, "xb")
+        except BlockingIOError:
+            continue  # a worker that starts has seen it before we could lock it, and is taking it away
+        if path.exists():
+            return file
+        file.close()  # it has done so
 
 
 def _locked(path: Path, mode: str) -> FileIO:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -103,8 +105,47 @@ def test_what_a_living_worker_writes_is_left_to_it(tmp_path: Path) -> None:
     other = Origins(tmp_path, client)
     other.start()
     other.note(Origin("j", "s", "CT1", "ISEN", "192.0.2.7"))
-    eventually(lambda: [one["Instance"] for one in client.all] == ["j"])
-    assert len(os.listdir(tmp_path)) == 1
+    eventually(lambda: len(os.listdir(tmp_path)) == 1)
+    assert [one["Instance"] for one in client.all] == ["j"]
+
+
+@pytest.mark.parametrize("has_removed", [False, True])
+def test_a_worker_that_starts_takes_no_file_from_under_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_removed: bool
+) -> None:
+    """It may see a file that its owner has made and not locked yet."""
+    lock, taken = fcntl.flock, []
+
+    def lock_late(file: FileIO, operation: int) -> None:
+        if not taken:
+            taken.append(open(file.name, "rb"))  # noqa: SIM115 - closed below
+            lock(taken[0], fcntl.LOCK_EX)
+            if has_removed:
+                os.unlink(file.name)
+                taken[0].close()
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    client = Told()
+    origins = Origins(tmp_path, client)
+    origins.note(ORIGIN)
+    if not has_removed:
+        os.unlink(taken[0].name)
+    taken[0].close()
+    origins.start()
+    eventually(lambda: client.all == [asdict(ORIGIN)])
+
+
+def test_a_disk_that_fails_does_not_end_the_telling(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    client = Told()
+    origins = Origins(tmp_path, client)
+    origins.note(ORIGIN)
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    origins.start()
+    eventually(lambda: "origins_not_told reason=No such file or directory" in caplog.text)
+    origins.note(ORIGIN)
+    eventually(lambda: client.all == [asdict(ORIGIN)])
 
 
 def test_every_line_is_in_the_file_before_the_peer_is_answered(tmp_path: Path) -> None:

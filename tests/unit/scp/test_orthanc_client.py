@@ -140,20 +140,26 @@ def test_nobody_listening_is_unreachable_and_asked_once() -> None:
         OrthancClient(OrthancSettings(url=f"http://127.0.0.1:{port}")).system()
 
 
-def test_a_body_that_ends_early_is_unreachable(client: OrthancClient, server: Server) -> None:
+def test_a_body_that_ends_early_is_unreachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def cut() -> None:
-            for _ in range(3):
-                peer, _ = listener.accept()
-                peer.recv(65536)
-                peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
-                peer.close()
+            while True:
+                try:
+                    peer, _ = listener.accept()
+                except OSError:
+                    return  # shut down
+                with peer:
+                    peer.recv(65536)
+                    peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
 
-        threading.Thread(target=cut, daemon=True).start()
+        thread = threading.Thread(target=cut)
+        thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(OrthancUnreachable):
             OrthancClient(OrthancSettings(url=url)).instance_file(ID)
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
 
 
 @pytest.mark.parametrize(
