@@ -17,11 +17,12 @@ import pytest
 
 from backend.stack.processes import wait_until
 from tests.faults.senders import Senders, assert_all_is_there
-from tests.integration.harness import Node, NodeMaker
+from tests.integration.harness import UPLOAD_DEADLINE, Node, NodeMaker
 
 CHILDREN = ("-m backend.transfer", "-m scp")
 ORTHANC = 0.06  # part of the kills that Orthanc gets, because its start takes some seconds
 END_DEADLINE = 60.0  # seconds; a child that has just been started imports first, on a busy machine for long
+LEAST_RATE = 10  # uploads per second afterwards
 LONGEST_PAUSE = 0.6  # seconds between two kills
 
 
@@ -32,7 +33,10 @@ def kill_something(node: Node, source: random.Random) -> str:
     ]
     if children and source.random() > ORTHANC:
         pid, name = source.choice(children)
-        os.kill(pid, signal.SIGKILL)
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:  # the victim of the last time, which had not quite gone
+            return kill_something(node, source)
         return name
     node.orthanc.kill()
     wait_until(lambda: not node.processes(), END_DEADLINE, "every process of the dead Orthanc has ended")
@@ -58,7 +62,8 @@ def kill_at_random(make_node: NodeMaker, cycles: int, seed: int | None = None) -
     assert len(acknowledged) > cycles
     assert senders.attempts > len(acknowledged)  # or no kill has met a store
 
-    node.wait_until_uploaded()
+    # each kill of the transfer process lets a backlog grow, the more the busier the machine is
+    node.wait_until_uploaded(UPLOAD_DEADLINE + len(node.pending()) / LEAST_RATE)
     wait_until(lambda: node.spool_status()["UsedBytes"] == 0, 30, "the account says that the spool is empty")
     assert node.incoming() == []
     assert_all_is_there(node, acknowledged)

@@ -143,9 +143,9 @@ class Node:
         """Names of the attachments that are being written."""
         return sorted(os.listdir(self.folder / "spool" / "incoming"))
 
-    def wait_until_uploaded(self) -> None:
+    def wait_until_uploaded(self, deadline: float = UPLOAD_DEADLINE) -> None:
         """Wait until nothing is owed to S3."""
-        wait_until(lambda: not self.pending(), UPLOAD_DEADLINE, "everything pending is in S3")
+        wait_until(lambda: not self.pending(), deadline, "everything pending is in S3")
 
     def wait_for_object_store(self, state: str, deadline: float = 30) -> None:
         """Wait until `/isen/status` says that S3 is in this state."""
