@@ -27,14 +27,13 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, Final, Literal, TypeAlias, cast
 from urllib.parse import quote
 
-import urllib3
 from urllib3.exceptions import HTTPError
 
+from config.http_exchange import Answer
 from config.settings import Modality, OrthancSettings
-from scp.orthanc_servers import BLOCK_SIZE, READ_TIMEOUT, OrthancServers
+from scp.orthanc_servers import BLOCK_SIZE, READ_TIMEOUT, Body, OrthancServers
 
 Level: TypeAlias = Literal["Patient", "Study", "Series", "Instance"]
-Body: TypeAlias = Callable[[], Iterable[bytes]] | None  # called again when a request is repeated
 
 ORTHANC_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
 UID: Final = re.compile(r"[0-9.]{1,64}")  # PS3.5 9.1; its finer rules are the Standard's business, not the path's
@@ -170,7 +169,7 @@ class OrthancClient:
 
     def lookup(self, identifier: str) -> list[tuple[str, str]]:
         """(type, Orthanc identifier) of every resource with this PatientID, AccessionNumber or UID, case ignored."""
-        answer = self._json("POST", "/tools/lookup", lambda: (identifier.encode(),), {"Content-Type": "text/plain"})
+        answer = self._json("POST", "/tools/lookup", identifier.encode(), {"Content-Type": "text/plain"})
         return [(str(found["Type"]), str(found["ID"])) for found in answer]
 
     def changes(self, since: int, limit: int) -> dict[str, Any]:
@@ -227,7 +226,7 @@ class OrthancClient:
         """The same for any Orthanc, through `/modify`, whose only modification is the transfer syntax."""
         request = {"Transcode": _checked(UID, transfer_syntax), "Keep": ["SOPInstanceUID"], "Force": True}
         path = "/instances/" + _checked(ORTHANC_ID, instance_id) + "/modify"
-        return self._file("POST", path, lambda: (json.dumps(request).encode(),))
+        return self._file("POST", path, json.dumps(request).encode())
 
     def submit_store_job(
         self, modality: str, ids: Sequence[str], local_ae_title: str, originator_ae_title: str, originator_id: int
@@ -245,9 +244,9 @@ class OrthancClient:
         return str(answer["ID"])
 
     def _post_json(self, path: str, content: object) -> Any:
-        return self._json("POST", path, lambda: (json.dumps(content).encode(),))
+        return self._json("POST", path, json.dumps(content).encode())
 
-    def _json(self, method: str, path: str, body: Body = None, headers: Mapping[str, str] = NO_HEADERS) -> Any:
+    def _json(self, method: str, path: str, body: Body | None = None, headers: Mapping[str, str] = NO_HEADERS) -> Any:
         with self._response(method, path, body, headers) as response, _translated(method, path):
             content = response.read()
         try:
@@ -255,9 +254,9 @@ class OrthancClient:
         except ValueError as error:
             raise OrthancRefused(response.status, -1, f"{method} {_route(path)}: the answer is not JSON") from error
 
-    def _file(self, method: str, path: str, body: Body = None) -> BinaryIO:
+    def _file(self, method: str, path: str, body: Body | None = None) -> BinaryIO:
         with self._response(method, path, body, NO_HEADERS) as response, _translated(method, path):
-            length = int(response.headers.get("Content-Length", 0))
+            length = int(response.headers.get("content-length", 0))
             if 0 < length <= MEMORY_LIMIT:
                 return io.BytesIO(response.read())
             file = tempfile.SpooledTemporaryFile(MEMORY_LIMIT)  # noqa: SIM115 - the caller closes it
@@ -270,22 +269,16 @@ class OrthancClient:
             return cast("BinaryIO", file)
 
     @contextmanager
-    def _response(
-        self, method: str, path: str, body: Body, headers: Mapping[str, str]
-    ) -> Iterator[urllib3.BaseHTTPResponse]:
-        """A good answer whose body is still to be read; its connection goes back to the pool, or is closed."""
+    def _response(self, method: str, path: str, body: Body | None, headers: Mapping[str, str]) -> Iterator[Answer]:
+        """A good answer whose body is still to be read."""
         with _translated(method, path):
             response = self._servers.urlopen(method, path, body, headers)
-        try:
+        with response:
             if response.status >= HTTPStatus.BAD_REQUEST:
                 with _translated(method, path):
                     content = response.read()
                 raise _refusal(response.status, content, f"{method} {_route(path)}")
             yield response
-        except BaseException:
-            response.close()
-            raise
-        response.release_conn()
 
 
 @contextmanager

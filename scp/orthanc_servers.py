@@ -11,20 +11,24 @@ import logging
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError
 
+from config.http_exchange import Answer, exchange
 from config.settings import OrthancServer, OrthancSettings
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT: Final = 5.0  # seconds
 READ_TIMEOUT: Final = 120  # seconds without a byte; a store waits for S3 with Durability ObjectStore
-BLOCK_SIZE: Final = 1024 * 1024  # bytes handed to the socket at once
+BLOCK_SIZE: Final = 1024 * 1024  # bytes of a large file held in memory
 _ATTEMPTS: Final = 3  # at one server: a kept-alive connection may turn out to be closed
 _TRIAL_INTERVAL: Final = 2.0  # seconds between two looks at a server that is away
+
+# the whole, or a call that yields it, made for each attempt; for this one the headers say its Content-Length
+Body: TypeAlias = bytes | Callable[[], Iterable[bytes]]
 
 _NOT_ANSWERED: Final = (NewConnectionError, ConnectTimeoutError, ProtocolError)
 
@@ -59,9 +63,7 @@ class OrthancServers:
         for server in self._servers:
             server.pool.close()
 
-    def urlopen(
-        self, method: str, path: str, body: Callable[[], Iterable[bytes]] | None, headers: Mapping[str, str]
-    ) -> urllib3.BaseHTTPResponse:
+    def urlopen(self, method: str, path: str, body: Body | None, headers: Mapping[str, str]) -> Answer:
         """The head of the answer; the body is still to be read. `body` is called for each attempt.
 
         Raises:
@@ -119,14 +121,14 @@ class _Server:
         self.pool = _pool(url, settings, maximum_connections, read_timeout)
         self._read_timeout = read_timeout
         self._path = (url.path or "").rstrip("/")
-        self._headers = {"Authorization": token} if token else {}
+        self._headers = {"Host": url.netloc or ""}
         if server.password is not None:
             credentials = f"{server.username}:{server.password.get_secret_value()}"
-            self._headers = dict(urllib3.make_headers(basic_auth=credentials))
+            self._headers |= urllib3.make_headers(basic_auth=credentials)
+        elif token:
+            self._headers["Authorization"] = token
 
-    def urlopen(
-        self, method: str, path: str, body: Callable[[], Iterable[bytes]] | None, headers: Mapping[str, str]
-    ) -> urllib3.BaseHTTPResponse:
+    def urlopen(self, method: str, path: str, body: Body | None, headers: Mapping[str, str]) -> Answer:
         for _ in range(_ATTEMPTS - 1):
             try:
                 return self._attempt(method, path, body, headers)
@@ -144,16 +146,17 @@ class _Server:
             return False
         return response.status < 500
 
-    def _attempt(
-        self, method: str, path: str, body: Callable[[], Iterable[bytes]] | None, headers: Mapping[str, str]
-    ) -> urllib3.BaseHTTPResponse:
-        return self.pool.urlopen(
+    def _attempt(self, method: str, path: str, body: Body | None, headers: Mapping[str, str]) -> Answer:
+        all_headers = {**self._headers, **headers}
+        if isinstance(body, bytes):
+            all_headers["Content-Length"] = str(len(body))
+        return exchange(
+            self.pool,
             method,
             self._path + path,
-            body=None if body is None else iter(body()),
-            headers={**self._headers, **headers},
-            preload_content=False,
-            retries=False,
+            all_headers,
+            (body or b"",) if body is None or isinstance(body, bytes) else body(),
+            timeout=self._read_timeout,
             pool_timeout=self._read_timeout,
         )
 
@@ -170,7 +173,6 @@ def _pool(
             timeout=timeout,
             maxsize=maximum_connections,
             block=True,
-            blocksize=BLOCK_SIZE,
             ssl_context=ssl.create_default_context(cafile=certificates),
             # beside Orthanc it is this machine, and the certificate names the hospital's host, not 127.0.0.1
             assert_hostname=None if settings.servers else False,
@@ -181,5 +183,4 @@ def _pool(
         timeout=timeout,
         maxsize=maximum_connections,
         block=True,
-        blocksize=BLOCK_SIZE,
     )

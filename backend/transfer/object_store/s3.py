@@ -36,8 +36,7 @@ from backend.transfer.object_store.s3_options import ObjectOptions, owner_of
 from backend.transfer.object_store.s3_signature import Signature
 
 if TYPE_CHECKING:
-    import urllib3
-
+    from config.http_exchange import Answer
     from config.settings import StorageSettings
 
 _BLOCK: Final = 256 * 1024  # bytes per send; each has the whole time-out for itself
@@ -256,7 +255,7 @@ class S3ObjectStore:
 
 
 class _OpenS3Object:
-    def __init__(self, key: str, response: urllib3.BaseHTTPResponse) -> None:
+    def __init__(self, key: str, response: Answer) -> None:
         self.attributes = _attributes(key, response)
         self._key = key
         self._response = response
@@ -297,13 +296,13 @@ def _blocks(content: BufferedIOBase, size: int) -> Iterator[bytes]:
         raise _ContentUnreadable(error) from error
 
 
-def _require_own(key: str, response: urllib3.BaseHTTPResponse) -> None:
+def _require_own(key: str, response: Answer) -> None:
     owner = response.headers.get(_OWNER)  # earlier versions and the native plugin did not say
     if owner not in (None, owner_of(key)):
         raise ObjectCorrupted(f"at {key} is the object of {owner:.80}: it was put into another one's place")
 
 
-def _attributes(key: str, response: urllib3.BaseHTTPResponse) -> ObjectAttributes:
+def _attributes(key: str, response: Answer) -> ObjectAttributes:
     _require_own(key, response)
     try:
         size = int(response.headers["content-length"])

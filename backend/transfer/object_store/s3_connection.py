@@ -20,6 +20,7 @@ from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 from backend.transfer.object_store.errors import ObjectStoreError, Unreachable, UnusableSettings
 from backend.transfer.object_store.s3_errors import error_for, parse_error
 from backend.transfer.object_store.s3_signature import EMPTY_PAYLOAD, Keys, Signature
+from config.http_exchange import Answer, exchange
 
 _LONGEST_ERROR: Final = 64 * 1024  # bytes of an error document that are read
 
@@ -65,7 +66,7 @@ class S3Connection:
             self._pool = manager.connection_from_url(bucket_url, pool_options)
         except (ValueError, HTTPError) as error:
             raise UnusableSettings(f"Isen.Storage.Endpoint cannot be used: {error}") from error
-        self._pool.ConnectionCls = _with_send_timeout(self._pool.ConnectionCls, request_timeout)
+        self._timeout = request_timeout
 
     @contextmanager
     def request(
@@ -78,7 +79,7 @@ class S3Connection:
         body: Body | None = None,
         size: int = 0,
         payload_hash: str = EMPTY_PAYLOAD,
-    ) -> Iterator[urllib3.BaseHTTPResponse]:
+    ) -> Iterator[Answer]:
         """Send one request and give its successful answer, whose body the caller may read inside the block.
 
         `size` is the body's, in bytes, and `payload_hash` its SHA-256 in hexadecimal.
@@ -89,45 +90,25 @@ class S3Connection:
         path = self._path + quote(key, safe="/-_.~")
         to_sign = {"host": self._host, **(headers or {})}
 
-        def send() -> urllib3.BaseHTTPResponse:
+        def send() -> Answer:
             signed = self._signature.signed(method, path, to_sign, payload_hash=payload_hash, keys=self._keys())
-            if body is not None:
-                signed["content-length"] = str(size)
-            return self._pool.urlopen(
-                method,
-                self._before_path + path,
-                body=body() if body is not None else None,
-                headers=signed,
-                retries=False,
-                redirect=False,
-                assert_same_host=False,
-                preload_content=False,
-                decode_content=False,
-            )
+            if body is None:
+                return exchange(self._pool, method, self._before_path + path, signed, timeout=self._timeout)
+            signed["content-length"] = str(size)
+            return exchange(self._pool, method, self._before_path + path, signed, body(), timeout=self._timeout)
 
         with _translated(operation, key):
             try:
                 response = send()
             except ProtocolError:
                 response = send()  # the server may have closed a kept-alive connection at that very moment
-            with _given_back(response):
+            with response:
                 if response.status >= 300:
                     raise _error(response, operation, key)
                 yield response
 
 
-@contextmanager
-def _given_back(response: urllib3.BaseHTTPResponse) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        response.close()  # unread bytes may follow: this connection cannot be used again
-        raise
-    response.drain_conn()
-    response.release_conn()
-
-
-def _error(response: urllib3.BaseHTTPResponse, operation: str, key: str) -> ObjectStoreError:
+def _error(response: Answer, operation: str, key: str) -> ObjectStoreError:
     text = response.read(_LONGEST_ERROR)
     code, message = parse_error(text)
     body_is_s3 = bool(code) or not text
@@ -155,14 +136,3 @@ def _socket_options(request_timeout: float) -> list[tuple[int, int, int]]:
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
         (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(request_timeout * 1000)),  # for a peer that vanished
     ]
-
-
-def _with_send_timeout(base: Any, seconds: float) -> Any:
-    """The connection class, but sending has `seconds` too; urllib3 leaves it the time-out for connecting."""
-
-    class Connection(base):  # type: ignore[misc]  # HTTPConnection or HTTPSConnection, whichever the pool uses
-        def connect(self) -> None:
-            super().connect()
-            self.sock.settimeout(seconds)
-
-    return Connection

@@ -1,0 +1,311 @@
+"""HTTP/1.1 for the requests that come with every image, at a quarter of the CPU that urllib3 needs for one.
+
+urllib3 makes the connections and keeps them: its pool, names, proxies, TLS and their errors. What goes over a
+connection then is ours (RFC 9112): one request, its answer, nothing interpreted that nobody needs. Measured with the
+512 KB and 4 KB objects of one image: 0.3 instead of 1.1 ms per request.
+
+Whatever breaks is an exception of urllib3: ProtocolError if the peer does not speak HTTP or has closed the connection,
+ReadTimeoutError if it says nothing in time, SSLError for TLS, and those of connecting.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError, SSLError
+
+if TYPE_CHECKING:
+    import urllib3
+
+Buffer: TypeAlias = bytes | memoryview
+
+_LONGEST_HEAD: Final = 64 * 1024  # bytes of status line and fields
+_LONGEST_LINE: Final = 4096  # bytes before and after a chunk
+_RECEIVE: Final = 64 * 1024  # bytes asked of a socket while it is unknown how many will come
+_PIECE: Final = 256 * 1024  # bytes asked of a socket at most
+_INTERIM: Final = 8  # answers 1xx before the one that counts
+_WORTH_DRAINING: Final = 64 * 1024  # bytes of a body that are read so that the connection can be used again
+_NO_BODY: Final = (204, 304)
+
+
+def exchange(
+    pool: urllib3.HTTPConnectionPool,
+    method: str,
+    target: str,
+    headers: Mapping[str, str],
+    body: Iterable[Buffer] = (),
+    *,
+    timeout: float,
+    pool_timeout: float | None = None,
+) -> Answer:
+    """Send one request and return its answer, whose body is still to be read.
+
+    `headers` are complete, `host` and `content-length` included. `timeout` is in seconds, for each piece of the body
+    and each wait for bytes; `pool_timeout` for a connection to become free, if the pool has a limit.
+
+    Raises:
+        urllib3.exceptions.HTTPError: there is no answer; see the module. What `body` raises passes through, but for
+            OSError.
+    """
+    head = _head(method, target, headers)
+    connection = pool._get_conn(timeout=pool_timeout)  # noqa: SLF001 - urllib3 has no other way to lend a connection
+    try:
+        if connection.is_closed:
+            _connect(pool, connection)
+        connection.sock.settimeout(timeout)  # type: ignore[attr-defined]  # of its subclasses
+        return Answer(pool, connection, method, _sent(connection, head, body))
+    except BaseException as error:
+        connection.close()
+        pool._put_conn(None)  # noqa: SLF001 - its place in the pool is free again
+        if isinstance(error, (OSError, ssl.CertificateError)):
+            raise _translated(pool, error) from error
+        raise
+
+
+class Answer:
+    """Status, headers and body of one answer; leaving its `with` block gives the connection back, or closes it."""
+
+    def __init__(
+        self, pool: urllib3.HTTPConnectionPool, connection: Any, method: str, broken: OSError | None = None
+    ) -> None:
+        """Reads status and headers. `broken` is why the request could not be sent whole: an answer may explain it."""
+        self._pool = pool
+        self._connection = connection
+        self._socket = connection.sock
+        self._rest = b""  # received, and not looked at
+        try:
+            self.status, self.headers, version = self._read_head()
+        except (OSError, HTTPError):
+            if broken is not None:
+                raise broken from None
+            raise
+        words = self.headers.get("connection", "").lower()
+        self._is_kept = broken is None and "close" not in words and (version >= "1.1" or "keep-alive" in words)
+        self._is_chunked = False
+        self._left: int | None = 0  # bytes of the body, or of its chunk; None: until the connection ends
+        if method != "HEAD" and self.status not in _NO_BODY:
+            self._frame()
+
+    def read(self, limit: int | None = None) -> bytes:
+        """The rest of the body, or its next `limit` bytes if it has that many."""
+        pieces = []
+        while limit is None or limit > 0:
+            piece = self.read1(min(limit or self._left or _RECEIVE, _PIECE))
+            if not piece:
+                break
+            pieces.append(piece)
+            if limit is not None:
+                limit -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def read1(self, limit: int) -> bytes:
+        """What one look at the socket brings, `limit` bytes at most; empty at the end.
+
+        Raises:
+            urllib3.exceptions.HTTPError: it ends early, or breaks.
+        """
+        wanted = self._wanted(limit)
+        if self._rest:
+            piece, self._rest = self._rest[:wanted], self._rest[wanted:]
+        else:
+            piece = self._receive(wanted) if wanted else b""
+        self._note(len(piece), wanted)
+        return piece
+
+    def readinto1(self, buffer: memoryview) -> int:
+        """The same into `buffer`, without a copy; the number of bytes."""
+        wanted = self._wanted(len(buffer))
+        if self._rest:
+            piece, self._rest = self._rest[:wanted], self._rest[wanted:]
+            count = len(piece)
+            buffer[:count] = piece
+        else:
+            try:
+                count = self._socket.recv_into(buffer[:wanted]) if wanted else 0
+            except OSError as error:
+                raise _translated(self._pool, error) from error
+        self._note(count, wanted)
+        return count
+
+    def close(self) -> None:
+        """End the connection; unread bytes may follow, so it cannot be used again."""
+        if self._connection is not None:
+            self._connection.close()
+            self._pool._put_conn(None)  # noqa: SLF001 - its place in the pool is free again
+            self._connection = None
+
+    def release(self) -> None:
+        """Give the connection back if the body has been read, or what is left of it is small."""
+        if self._connection is None:
+            return
+        try:
+            if self._is_kept and self._left is not None and (self._is_chunked or self._left <= _WORTH_DRAINING):
+                self.read(_WORTH_DRAINING)
+        except HTTPError:
+            self._is_kept = False
+        if self._is_kept and self._left == 0 and not self._is_chunked and not self._rest:
+            self._pool._put_conn(self._connection)  # noqa: SLF001 - see `exchange`
+            self._connection = None
+        else:
+            self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.release()
+        else:
+            self.close()
+
+    def _read_head(self) -> tuple[int, dict[str, str], str]:
+        for _ in range(_INTERIM):
+            while (end := self._rest.find(b"\r\n\r\n")) < 0:
+                if len(self._rest) > _LONGEST_HEAD:
+                    raise ProtocolError("the head of the answer does not end")
+                piece = self._receive(_RECEIVE)
+                if not piece:
+                    raise ProtocolError("the connection was closed without an answer")
+                self._rest += piece
+            head, self._rest = self._rest[:end].decode("latin-1"), self._rest[end + 4 :]
+            status_line, *lines = head.split("\r\n")
+            if not (status_line.startswith("HTTP/1.") and status_line[9:12].isdecimal()):
+                raise ProtocolError("what answers does not speak HTTP/1")
+            status = int(status_line[9:12])
+            if status >= 200:
+                return status, _fields(lines), status_line[5:8]
+        raise ProtocolError("the answer does not come after many that announce it")
+
+    def _frame(self) -> None:
+        """How long the body is (RFC 9112, 6.3)."""
+        if "transfer-encoding" in self.headers:
+            if self.headers["transfer-encoding"].strip().lower() != "chunked":
+                raise ProtocolError("the answer has a transfer coding that was not asked for")
+            self._is_chunked = True
+            self._is_kept &= "content-length" not in self.headers  # somebody between may see another end than we
+        elif "content-length" in self.headers:
+            length = self.headers["content-length"]
+            if not (length.isascii() and length.isdecimal()):
+                raise ProtocolError("the length of the answer is no number")
+            self._left = int(length)
+        else:
+            self._left, self._is_kept = None, False
+
+    def _wanted(self, limit: int) -> int:
+        if self._left == 0 and self._is_chunked:
+            self._next_chunk()
+        return limit if self._left is None else min(limit, self._left)
+
+    def _note(self, count: int, wanted: int) -> None:
+        """So many bytes have come; a chunk is followed by an empty line."""
+        if self._left is None:
+            return
+        if not count and wanted:
+            raise ProtocolError(f"the connection ended {self._left} bytes early")
+        self._left -= count
+        if self._is_chunked and count and not self._left and self._line():
+            raise ProtocolError("a chunk of the answer has not its length")
+
+    def _next_chunk(self) -> None:
+        size = self._line().partition(b";")[0].strip()
+        try:
+            self._left = int(size, 16)
+        except ValueError:
+            raise ProtocolError("a chunk of the answer has no length") from None
+        if self._left < 0:
+            raise ProtocolError("a chunk of the answer has no length")
+        if not self._left:
+            trailers = 0
+            while line := self._line():
+                trailers += len(line)
+                if trailers > _LONGEST_HEAD:
+                    raise ProtocolError("the answer does not end")
+            self._is_chunked = False
+
+    def _line(self) -> bytes:
+        while (end := self._rest.find(b"\r\n")) < 0:
+            piece = b"" if len(self._rest) > _LONGEST_LINE else self._receive(_RECEIVE)
+            if not piece:
+                raise ProtocolError("the answer ends within a chunk")
+            self._rest += piece
+        line, self._rest = self._rest[:end], self._rest[end + 2 :]
+        return line
+
+    def _receive(self, size: int) -> bytes:
+        try:
+            received: bytes = self._socket.recv(size)
+        except OSError as error:
+            raise _translated(self._pool, error) from error
+        return received
+
+
+def _head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    head = "\r\n".join(lines)
+    if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
+        raise ValueError("a line break in a field of an HTTP request")
+    return head.encode("latin-1")
+
+
+def _connect(pool: urllib3.HTTPConnectionPool, connection: Any) -> None:
+    connection.timeout = pool.timeout.connect_timeout
+    if pool.proxy is not None and pool.scheme == "https":
+        pool._prepare_proxy(connection)  # noqa: SLF001 - asks the proxy for a tunnel
+    else:
+        connection.connect()
+
+
+def _sent(connection: Any, head: bytes, body: Iterable[Buffer]) -> OSError | None:
+    """Send it; the error if the peer has closed the connection before the end, which it may have explained."""
+    sock = connection.sock
+    try:
+        if isinstance(sock, ssl.SSLSocket):
+            sock.sendall(head)
+        else:
+            pieces = iter(body)
+            first = next(pieces, b"")
+            sent = sock.sendmsg((head, first))  # the head travels in the packet of the body
+            if sent < len(head):
+                sock.sendall(head[sent:])
+                sent = len(head)
+            if sent < len(head) + len(first):
+                sock.sendall(memoryview(first)[sent - len(head) :])
+            body = pieces
+        for piece in body:
+            sock.sendall(piece)
+    except (BrokenPipeError, ConnectionResetError) as error:
+        return error
+    return None
+
+
+def _fields(lines: Iterable[str]) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        name = name.lower()
+        value = value.strip()
+        if not colon or not name or " " in name or "\t" in name:
+            raise ProtocolError("the answer has a field without a name")
+        if name not in fields:
+            fields[name] = value
+        elif name == "content-length":
+            if fields[name] != value:
+                raise ProtocolError("the answer has two lengths")
+        else:
+            fields[name] += f", {value}"
+    return fields
+
+
+def _translated(pool: urllib3.HTTPConnectionPool, error: Exception) -> HTTPError:
+    if isinstance(error, HTTPError):
+        return error
+    if isinstance(error, TimeoutError):
+        return ReadTimeoutError(pool, "", "no answer in time")
+    if isinstance(error, (ssl.SSLError, ssl.CertificateError)):
+        return SSLError(error)
+    return ProtocolError(f"the connection broke: {error!r}", error)
