@@ -176,6 +176,10 @@ def _check(settings: StorageSettings, section: Section, findings: Findings) -> N
             section.at("Durability"),
             '"ObjectStore" waits for the object store, where WriteToFileSystem puts nothing; leave one of them out',
         )
+    if settings.hybrid_mode is HybridMode.WRITE_TO_FILE_SYSTEM and settings.encryption is not None:
+        findings.warn(
+            section.at("Encryption"), "does not encrypt what WriteToFileSystem stores: Orthanc alone reads it"
+        )
     if settings.multipart_threshold < _SMALLEST_PART:
         findings.refuse(section.at("MultipartThresholdMB"), "must be at least 5, the smallest part S3 accepts")
     if settings.access_key is not None and not settings.access_key.isprintable():

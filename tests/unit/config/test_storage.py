@@ -268,6 +268,13 @@ def test_what_is_written_to_the_file_system_cannot_wait_for_s3() -> None:
     assert path == "Isen.Storage.Durability"
 
 
+def test_that_files_are_not_encrypted_is_a_warning_only() -> None:
+    encryption = {"CurrentKey": "2026", "Keys": {"2026": "/etc/isen/2026.key"}}
+    hybrid = changed("Isen.Storage.HybridMode", "WriteToFileSystem", GOOD_WITH_FOLDER)
+    (warning,) = accepted(changed("Isen.Storage.Encryption", encryption, hybrid)).warnings
+    assert warning.startswith("Isen.Storage.Encryption: does not encrypt what WriteToFileSystem stores")
+
+
 def test_an_unsynced_storage_area_is_a_warning_only() -> None:
     configuration = changed("SyncStorageArea", value=False, base=GOOD_WITH_FOLDER)
     assert accepted(configuration).warnings == ()
