@@ -64,9 +64,16 @@ class DownloadFile:
         self.disk_error = error
         memory = os.memfd_create("fetched", os.MFD_CLOEXEC)
         if self.descriptor >= 0:
-            offset = 0
-            while offset < self._written:
-                offset += os.pwrite(memory, os.pread(self.descriptor, self._written - offset, offset), offset)
+            try:
+                self._copy_to(memory)
+            except BaseException:
+                os.close(memory)
+                raise
             self.unlink()
             os.close(self.descriptor)
         self.descriptor = memory
+
+    def _copy_to(self, memory: int) -> None:
+        offset = 0
+        while offset < self._written:
+            offset += os.pwrite(memory, os.pread(self.descriptor, self._written - offset, offset), offset)

@@ -63,6 +63,7 @@ def test_the_identifier_is_orthancs() -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, about the damage
 def test_a_file_without_identifiers_has_no_identifier() -> None:
+    assert orthanc_id(b"no DICOM file at all") is None
     assert orthanc_id(bytes(128) + b"DICM") is None
     assert orthanc_id(bytes(128) + b"DICM" + b"\xff" * 300) is None
 

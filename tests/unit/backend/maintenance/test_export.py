@@ -85,3 +85,21 @@ def test_what_orthanc_removes_meanwhile_is_no_failure(fake: FakeArchive, tmp_pat
 
     fake.store.get = removed  # type: ignore[method-assign, assignment]  # once
     assert export(fake, tmp_path / "out") == ({"removed": 1}, [])
+
+
+def test_what_leaves_the_spool_at_that_moment_comes_from_the_bucket(
+    fake: FakeArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = fake.stored(b"content")
+    pending = fake.local("pending", name, b"content")
+    read = Path.read_bytes
+
+    def uploaded(path: Path) -> bytes:
+        if path == pending:
+            pending.unlink()
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", uploaded)
+    assert export(fake, tmp_path / "out") == ({"written": 1}, [])
+    monkeypatch.undo()
+    assert storage_path(tmp_path / "out", name).read_bytes() == b"content"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from backend.maintenance.release import Release, StillInUse
 from backend.maintenance.repair import Repair, RepairOptions
 from backend.maintenance.verification import Options, Verification
 from backend.maintenance.where import look_up
-from backend.transfer.object_store.errors import Unreachable
+from backend.transfer.object_store.errors import ObjectArchived, Unreachable
+from backend.transfer.object_store.protocols import ObjectAttributes
 from tests.unit.backend.maintenance.fake_archive import FakeArchive
 
 FILE = "storage-directory"
@@ -127,6 +129,32 @@ def test_a_damaged_file_goes_only_once_the_bucket_has_the_right_bytes(
         assert verify(hybrid, again, read_data=True)[1] == {hopeless: Kind.DAMAGED_FILE}
 
 
+def planned_removal(hybrid: FakeArchive, catalogue: Catalogue) -> tuple[Path, Path]:
+    """A repair that is going to upload the cached copy and then remove the damaged file; both paths."""
+    name = hybrid.rest.add(b"content")
+    copy, file = hybrid.local("cache", name, b"content"), plain(hybrid.local(FILE, name, b"altered"))
+    verify(hybrid, catalogue, read_data=True)
+    Repair(hybrid.archive, catalogue, RepairOptions(), lambda progress: None).plan()
+    assert [action.deed for action in catalogue.actions()] == [Deed.REMOVE_FILE]
+    return copy, file
+
+
+def test_a_damaged_file_stays_if_its_only_good_copy_has_gone_since(hybrid: FakeArchive, catalogue: Catalogue) -> None:
+    copy, file = planned_removal(hybrid, catalogue)
+    copy.unlink()
+    Repair(hybrid.archive, catalogue, RepairOptions(), lambda progress: None).apply(1)
+    assert [action.outcome for action in catalogue.actions()] == ["there is no good copy"]
+    assert file.exists()
+
+
+def test_no_file_is_removed_where_hybrid_mode_is_off(hybrid: FakeArchive, catalogue: Catalogue) -> None:
+    _, file = planned_removal(hybrid, catalogue)
+    archive = replace(hybrid.archive, storage_directory=None)
+    Repair(archive, catalogue, RepairOptions(), lambda progress: None).apply(1)
+    assert [action.outcome for action in catalogue.actions()] == ["HybridMode is off"]
+    assert file.exists()
+
+
 def test_an_object_that_is_lost_or_wrong_comes_back_from_the_file(hybrid: FakeArchive, catalogue: Catalogue) -> None:
     name = hybrid.stored(b"content")
     hybrid.put(name, b"altered")
@@ -202,6 +230,32 @@ def test_a_file_stays_while_its_object_is_missing_or_differs(hybrid: FakeArchive
     assert removal.counts == {"kept files": 4}
     assert {finding.name for finding in removal.kept} == {missing, short, altered, damaged}
     assert all(path.exists() for path in files)
+
+
+def test_an_attachment_without_a_file_is_left_alone(hybrid: FakeArchive) -> None:
+    name = hybrid.stored(b"content")
+    assert Removal(hybrid).counts == {}
+    assert hybrid.store.head(name)
+
+
+def test_a_file_that_orthanc_removes_meanwhile_is_none(hybrid: FakeArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = hybrid.rest.add(b"content")
+    hybrid.store.put_foreign(name, b"other", digest=sha256(b"content").digest())
+    path = hybrid.local(FILE, name, b"content")
+    monkeypatch.setattr(hybrid.store, "head", lambda _: (path.unlink(), ObjectAttributes(7, bytes(32)))[1])
+    assert Removal(hybrid).counts == {}
+
+
+def test_a_file_stays_while_its_object_cannot_be_read(hybrid: FakeArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = hybrid.local(FILE, hybrid.stored(b"content"), b"content")
+
+    def archived(_: str) -> Any:
+        raise ObjectArchived("it is in GLACIER")
+
+    monkeypatch.setattr(hybrid.store, "head", archived)
+    removal = Removal(hybrid)
+    assert [finding.found for finding in removal.kept] == ["it is in GLACIER"]
+    assert path.exists()
 
 
 def test_bytes_that_rotted_under_a_right_checksum_are_found_by_reading(hybrid: FakeArchive) -> None:

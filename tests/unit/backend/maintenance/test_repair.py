@@ -142,6 +142,25 @@ def test_an_upload_whose_attachment_is_removed_meanwhile_leaves_no_object(
         fake.store.head(name)
 
 
+def test_what_was_removed_after_the_plan_is_not_uploaded(fake: FakeArchive, catalogue: Catalogue) -> None:
+    name = fake.rest.add(b"content")
+    fake.local("cache", name, b"content")
+    run = Run(fake, catalogue)
+    fake.rest.forget(name)
+    assert run.apply() == {name: "Orthanc has removed it meanwhile"}
+    assert list(fake.store.list("")) == []
+
+
+@pytest.mark.parametrize("is_shorter", [False, True])
+def test_a_beginning_is_not_made_without_the_file_it_is_of(
+    fake: FakeArchive, catalogue: Catalogue, *, is_shorter: bool
+) -> None:
+    if is_shorter:
+        fake.stored(b"hea", instance="i")
+    head = fake.rest.add(b"head", instance="i", attachment=HEAD, kind=3)
+    assert Run(fake, catalogue).deeds()[head] is Deed.NOTHING
+
+
 def test_a_copy_evicted_after_the_plan_is_told(fake: FakeArchive, catalogue: Catalogue) -> None:
     name = fake.rest.add(b"content")
     copy = fake.local("cache", name, b"content")
@@ -190,6 +209,37 @@ def test_a_reference_that_shows_up_before_the_deletion_stops_it(fake: FakeArchiv
     assert {name, twin} <= {entry.key for entry in fake.store.list("")}
 
 
+def test_an_orphan_that_the_index_refers_to_by_now_is_none(fake: FakeArchive, catalogue: Catalogue) -> None:
+    content, instance = image()
+    fake.put(f"{ORPHAN}.dcm", content, age=OLD)
+    verification = Verification(fake.archive, catalogue, Options(settle=0.0), lambda progress: None)
+    verification.run()
+    info = {"Uuid": ORPHAN, "ContentType": 1, "CompressedSize": len(content), "CompressedMD5": ""}
+    fake.rest.instances[instance] = {"dicom": info}
+    Repair(fake.archive, catalogue, RepairOptions(maximum_share=1.0), lambda progress: None).plan()
+    ((deed, reason),) = [(action.deed, action.reason) for action in catalogue.actions()]
+    assert (deed, reason) == (Deed.NOTHING, "Orthanc refers to it after all")
+
+
+@pytest.mark.parametrize(
+    ("happens", "outcome"),
+    [("deleted", "it has been deleted meanwhile"), ("lost", "but not in the bucket")],
+)
+def test_an_orphan_is_looked_at_once_more_before_it_goes(
+    fake: FakeArchive, catalogue: Catalogue, happens: str, outcome: str
+) -> None:
+    """The image's other object may have been lost since, which makes this one the last."""
+    content, instance = image()
+    kept = fake.stored(content, instance=instance)
+    orphan = f"{ORPHAN}.dcm"
+    fake.put(orphan, content, age=OLD)
+    run = Run(fake, catalogue)
+    assert run.deeds() == {orphan: Deed.DELETE}
+    fake.store.delete(orphan if happens == "deleted" else kept)
+    assert outcome in run.apply()[orphan]
+    assert [entry.key for entry in fake.store.list("")] == [kept if happens == "deleted" else orphan]
+
+
 def test_what_is_in_the_spool_again_is_not_deleted(fake: FakeArchive, catalogue: Catalogue) -> None:
     name = f"{ORPHAN}.json"
     fake.put(name, b"{}", age=OLD)
@@ -220,6 +270,24 @@ def test_adopting_posts_each_unknown_image_once_and_deletes_nothing(fake: FakeAr
     assert run.apply() == {name: "done", f"{ORPHAN[:-1]}1.unk": "", f"{ORPHAN[:-1]}2.json": ""}
     assert fake.rest.posted == [content]
     assert len(list(fake.store.list(""))) == 3
+
+
+@pytest.mark.parametrize("by", ["somebody else", "a sender, and it is in the spool", "a deletion"])
+def test_an_image_that_need_not_be_adopted_any_more_is_not_posted(
+    fake: FakeArchive, catalogue: Catalogue, by: str
+) -> None:
+    content, instance = image()
+    name = f"{ORPHAN}.dcm"
+    fake.put(name, content, age=OLD)
+    run = Run(fake, catalogue, adopt=True)
+    if by == "somebody else":
+        fake.stored(content, instance=instance)
+    elif by == "a deletion":
+        fake.store.delete(name)
+    else:
+        fake.rest.add(content, instance=instance)
+    assert run.apply() == {name: "it has been deleted meanwhile" if by == "a deletion" else "done"}
+    assert fake.rest.posted == []
 
 
 def test_an_image_that_orthanc_does_not_take_is_told(

@@ -125,6 +125,16 @@ def test_a_range_too_large_for_memory_is_fetched_with_the_whole(
     assert operations(transfer) == ["fetch"]
 
 
+def test_of_how_many_objects_ranges_are_counted_is_bounded(
+    attachments: Attachments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that was read longest ago is forgotten."""
+    monkeypatch.setattr("backend.plugin.attachments._KNOWN_RANGES", 2)
+    for name in ("a", "b", "a", "c"):
+        attachments.read_range(name, START, END, KNOWN)
+    assert list(attachments._fetched_in_ranges) == ["a", "c"]
+
+
 @pytest.mark.parametrize("known", [None, CustomData.of(CONTENT[:LARGE], NAME)])
 def test_without_digests_of_chunks_the_whole_is_fetched_and_verified(
     attachments: Attachments, transfer: Transfer, s3: S3, known: CustomData | None

@@ -86,3 +86,20 @@ def test_every_other_attachment_waits_for_s3(area: StorageArea, transfer: Transf
     area.create(HEAD, JSON, b"{}")
     assert asked_for(transfer) == [HEAD + ".json"]
     assert pending(tmp_path) == []
+
+
+def test_a_removal_is_noted_and_one_that_fails_is_logged_and_told_orthanc(
+    area: StorageArea, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    area.remove(FILE, DICOM)
+    assert os.listdir(tmp_path / "spool" / "tombstones") == [FILE + ".dcm"]
+
+    def fails(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    lines: list[str] = []
+    monkeypatch.setattr(Spool, "bury", fails)
+    monkeypatch.setattr(area, "_log_error", lines.append)
+    with pytest.raises(OSError, match="Input/output"):
+        area.remove(FILE, DICOM)
+    assert lines == [f"remove_failed name={FILE}.dcm error=OSError reason=[Errno 5] Input/output error"]

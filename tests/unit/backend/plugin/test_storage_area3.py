@@ -15,7 +15,7 @@ from backend.plugin.attachments import Attachments
 from backend.plugin.storage_area import StorageArea
 from backend.plugin.storage_area3 import StorageArea3
 from backend.plugin.transfer_client import TransferClient
-from backend.spool import Spool
+from backend.spool import Spool, SpoolSuspect
 from backend.storage_directory import StorageDirectory, storage_path
 from tests.fakes.transfer_thread import Transfer
 
@@ -139,6 +139,19 @@ def test_a_failing_disk_is_told(area: StorageArea3, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Spool, "bury", fails)
     assert area.create(UUID, 1, 4, b"image", None) == (14, None)
     assert area.remove(UUID, 1, b"") == 14
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(SpoolSuspect("why"), 14), (MemoryError(), 4), (ZeroDivisionError("a mistake of ours"), 1)]
+)
+def test_whatever_goes_wrong_orthanc_is_answered(
+    area: StorageArea3, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Spool, "accept", fails)
+    assert area.create(UUID, 1, 4, b"image", None) == (code, None)
 
 
 def test_a_store_that_s3_has_not_confirmed_is_refused(host: Host, attachments: Attachments, transfer: Transfer) -> None:

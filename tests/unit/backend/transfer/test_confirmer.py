@@ -107,6 +107,13 @@ def test_while_s3_is_away_the_answer_comes_at_once(parts: Parts, confirmer: Conf
     assert state(confirmer) == "unavailable"
 
 
+def test_a_question_is_read_as_the_worker_sends_it() -> None:
+    fields = {"Name": NAME, "Size": "5", "MD5": "AB" * 16}
+    assert Expected.of(fields) == Expected(NAME, 5, "ab" * 16)
+    with pytest.raises(KeyError):
+        Expected.of({"Name": NAME})
+
+
 def test_states_come_in_the_order_of_the_question(parts: Parts, confirmer: Confirmer) -> None:
     names = [NAME.replace("6a0c", f"{number:04x}") for number in range(30)]
     for name in names[::2]:

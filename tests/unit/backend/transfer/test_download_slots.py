@@ -69,3 +69,12 @@ def test_no_slot_is_lost_under_load() -> None:
     assert most == 3
     with slots.held(Priority.READ), slots.held(Priority.READ), slots.held(Priority.READ, timeout=1):
         pass
+
+
+def test_a_slot_that_is_granted_just_after_the_last_moment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or it would be lost for ever."""
+    slots = DownloadSlots(1)
+    monkeypatch.setattr(threading.Event, "wait", lambda *_: False)
+    with slots.held(Priority.READ):
+        assert slots._used == 1
+    assert slots._used == 0

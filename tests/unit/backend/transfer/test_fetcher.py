@@ -12,6 +12,7 @@ import pytest
 from backend.storage_directory import StorageDirectory
 from backend.transfer.availability import GET
 from backend.transfer.download_slots import Priority
+from backend.transfer.fetcher import NoRoom
 from backend.transfer.object_store.errors import (
     AccessDenied,
     ObjectCorrupted,
@@ -201,6 +202,94 @@ def test_a_full_disk_does_not_keep_readers_from_their_images(
     assert "cache_unusable" in caplog.text
 
 
+def test_a_cache_that_cannot_be_read_does_not_either(
+    stored: Parts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("backend.transfer.fetcher.open_cached", fails)
+    assert fetch(stored) == CONTENT
+    assert "cache_unusable" in caplog.text
+
+
+def test_a_cache_that_takes_no_more_names_does_not_either(
+    stored: Parts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(stored.cache, "publish", fails)
+    assert fetch(stored) == CONTENT
+    assert os.listdir(stored.folder / "cache" / "fetching") == []
+    assert stored.cache.report()["Bytes"] == 0
+    assert "cache_unusable" in caplog.text
+
+
+def test_what_does_not_fit_into_the_cache_is_served_and_not_kept(parts: Parts) -> None:
+    content = content_of(2, MAXIMUM_CACHE + 1)
+    parts.store.put_foreign(NAME, content)
+    assert fetch(parts) == content
+    assert not parts.cached(NAME).exists()
+    with pytest.raises(NoRoom):
+        parts.fetcher.fetch_ahead(NAME, Priority.AHEAD)
+
+
+def test_a_download_that_trickles_is_given_up(stored: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that sends a byte now and then must not hold a reader for ever."""
+    monkeypatch.setattr("backend.transfer.fetcher._SHORTEST", -10.0)
+    with pytest.raises(Unreachable, match="slower than"):
+        fetch(stored)
+    assert os.listdir(stored.folder / "cache" / "fetching") == []
+
+
+def test_neither_disk_nor_memory_is_told_and_nothing_stays_open(stored: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = open_descriptors()
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="No space left"):
+        fetch(stored)
+    monkeypatch.setattr("backend.transfer.fetcher.write_all", full)
+    with pytest.raises(OSError, match="No space left"):
+        stored.fetcher.fetch_range(NAME, 0, 10)
+    monkeypatch.undo()
+    assert open_descriptors() == before
+
+
+def test_what_is_too_large_for_memory_needs_the_disk(stored: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.transfer.download_file._LARGEST_IN_MEMORY", 1000)
+    write = os.pwrite
+
+    def full_after_a_while(descriptor: int, data: bytes, offset: int) -> int:
+        if offset > 100_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", full_after_a_while)
+    with pytest.raises(OSError, match="No space left"):
+        fetch(stored)
+    assert os.listdir(stored.folder / "cache" / "fetching") == []
+
+
+def test_a_memory_that_fills_up_while_it_takes_over_leaves_nothing_open(
+    stored: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, before = os.pwrite, open_descriptors()
+
+    def full_after_a_while(descriptor: int, data: bytes, offset: int) -> int:
+        if offset > 100_000 or "memfd" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", full_after_a_while)
+    with pytest.raises(OSError, match="No space left"):
+        fetch(stored)
+    monkeypatch.undo()
+    assert open_descriptors() == before
+
+
 def test_a_cache_folder_that_cannot_be_written_does_not_either(stored: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = os.open
 
@@ -250,6 +339,14 @@ def test_a_range_of_a_removed_attachment_is_missing(stored: Parts) -> None:
     stored.spool.bury(NAME)
     with pytest.raises(ObjectMissing):
         fetch_range(stored, 0, 10)
+
+
+def test_it_knows_what_is_here(stored: Parts) -> None:
+    assert not stored.fetcher.is_here(NAME)
+    fetch(stored)
+    stored.spool.accept(name_of(2), CONTENT)
+    assert stored.fetcher.is_here(NAME)
+    assert stored.fetcher.is_here(name_of(2))
 
 
 def test_what_orthancs_own_folder_holds_is_not_fetched_ahead_nor_for_sending(parts: Parts) -> None:

@@ -21,6 +21,7 @@ from backend.transfer.fetcher import NoRoom
 from backend.transfer.object_store.errors import AccessDenied, ObjectMissing, ServerFailed
 from backend.transfer.prefetcher import CANCELLED, FAILED, FETCHED, HERE, NO_ROOM, Prefetcher
 from tests.fakes.transfer_child import content_of, name_of
+from tests.fakes.unsteady_store import raising
 from tests.unit.backend.transfer.conftest import MAXIMUM_CACHE, Parts
 
 SIZE = 50_000
@@ -132,6 +133,19 @@ def test_a_missing_object_is_not_waited_for(parts: Parts, prefetcher: Prefetcher
     assert parts.store.calls == [("get", name_of(1))]
     with pytest.raises(ObjectMissing):
         fetch(parts, name_of(1))
+
+
+@pytest.mark.parametrize(("error", "outcome"), [(NoRoom("full"), NO_ROOM), (ZeroDivisionError("a mistake"), FAILED)])
+def test_whatever_goes_wrong_is_told_and_its_room_given_back(
+    parts: Parts, prefetcher: Prefetcher, error: Exception, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the thread goes on."""
+    name = put(parts, 1)
+    parts.store.before_get = [raising(error)]
+    prefetcher.start()
+    assert outcomes(prefetcher, [name], Priority.AHEAD) == [outcome]
+    assert prefetcher.unread_bytes(Priority.AHEAD) == 0
+    assert outcomes(prefetcher, [name], Priority.AHEAD) == [FETCHED]
 
 
 def test_while_s3_is_away_nothing_is_tried(parts: Parts, prefetcher: Prefetcher) -> None:
