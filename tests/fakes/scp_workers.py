@@ -44,7 +44,7 @@ class WorkerProcess:
         self.process.stdin.write(json.dumps(message) + "\n")
         self.process.stdin.flush()
 
-    def wait_for(self, condition: Any, timeout: float = 20.0) -> None:
+    def wait_for(self, condition: Any, timeout: float = 60.0) -> None:
         """Wait until `condition(self)` holds, checked at each event.
 
         Raises:

@@ -367,13 +367,16 @@ def test_accepted_sockets_do_not_wait_for_acknowledgements(group: Workers) -> No
     peer = RawPeer(group.port)
     peer.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
     peer.established()
-    start = time.monotonic()
+    rounds = []
     fields = {"CommandField": 1, "MessageID": 1, "AffectedSOPClassUID": CT, "AffectedSOPInstanceUID": "1.2"}
     for _ in range(60):
+        start = time.monotonic()
         for part in message(ID[CT], {**fields, "CommandDataSetType": 1}, b"x" * 10):
             peer.send(part)
         peer.response()
-    assert time.monotonic() - start < 60 * 0.02
+        rounds.append(time.monotonic() - start)
+    # the kernel acknowledges a new connection's segments at once, and a busy machine makes some rounds slow
+    assert sorted(rounds[20:])[10] < 0.03
     peer.release()
 
 
