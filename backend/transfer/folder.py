@@ -12,7 +12,9 @@ from backend.object_key import is_attachment_name
 
 log = logging.getLogger(__name__)
 
-_CLOCK_TICK: Final = 100_000_000  # nanoseconds; file times move in steps of up to 10 ms
+_SECOND: Final = 1_000_000_000  # nanoseconds
+_CLOCK_TICK: Final = _SECOND // 10  # file times move in steps of up to 10 ms
+_COARSE_TICK: Final = 3 * _SECOND  # or of whole seconds (ext3, some network file systems), or of two (FAT)
 
 
 class Folder:
@@ -34,7 +36,8 @@ class Folder:
             return None
         names = set(os.listdir(self.path))
         # An entry made in the same tick of the clock would leave the folder's time as it is: look again next time.
-        self._listed = changed if time.time_ns() - changed > _CLOCK_TICK else -1
+        tick = _CLOCK_TICK if changed % _SECOND else _COARSE_TICK
+        self._listed = changed if time.time_ns() - changed > tick else -1
         strays = {name for name in names if not is_attachment_name(name)}
         if strays - self._strays:
             log.warning("stray_files folder=%s count=%d action=ignore", self.path, len(strays))

@@ -31,6 +31,20 @@ def test_a_file_made_in_the_same_tick_as_the_listing_is_not_missed(tmp_path: Pat
     assert folder.changed_names() == {name_of(1), name_of(2)}
 
 
+def test_nor_where_file_times_are_whole_seconds(tmp_path: Path) -> None:
+    """Or what was stored last would wait for the next store to be uploaded."""
+    folder = Folder(tmp_path)
+    second = time.time_ns() // 10**9 * 10**9
+    for number in (1, 2, 3):
+        (tmp_path / name_of(number)).touch()
+        os.utime(tmp_path, ns=(second, second))
+        time.sleep(0.15)  # a tick of a finer clock
+        assert folder.changed_names() == {name_of(one) for one in range(1, number + 1)}
+    os.utime(tmp_path, ns=(second - 10**10, second - 10**10))
+    assert folder.changed_names() is not None
+    assert folder.changed_names() is None
+
+
 def test_strays_are_ignored_with_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = Folder(tmp_path)
     for name in ("README", ".hidden", f"{name_of(1)}.tmp", "x" * 200, "PATIENT^NAME"):
