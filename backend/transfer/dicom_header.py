@@ -11,25 +11,19 @@ import tempfile
 import zlib
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 ENOUGH: Final = 64 * 1024  # bytes that hold the SOPInstanceUID of every file that is not made to hide it
 _PREAMBLE: Final = 128  # bytes before "DICM", PS3.10 7.1
 _SOP_INSTANCE_UID: Final = 0x00080018
 _PIXELS: Final = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_LARGEST_DEFLATED: Final = 256 * 1024 * 1024  # bytes
+_META_LENGTH: Final = 140  # where the value of (0002,0000) is, PS3.10 7.1
+_DEFLATED: Final = b"1.2.840.10008.1.2.1.99"
 _LARGEST: Final = 4 * 1024**3  # bytes; what claims to inflate to more is no DICOM file
 _CHUNK: Final = 1024 * 1024  # bytes
-# whatever pydicom meets in damaged bytes
-_UNREADABLE: Final = (
-    ValueError,
-    TypeError,
-    KeyError,
-    EOFError,
-    NotImplementedError,
-    AttributeError,
-    OSError,  # of memory: there is no disk in it
-)
 
 
 def sop_instance_uid(file: BinaryIO) -> str | None:
@@ -41,25 +35,33 @@ def sop_instance_uid(file: BinaryIO) -> str | None:
     beginning = file.read(ENOUGH)
     if beginning[_PREAMBLE : _PREAMBLE + 4] != b"DICM":
         beginning = _beginning_inflated(beginning)
-    try:
-        return _parsed(beginning)
-    except zlib.error:  # the data set is deflated (PS3.5 A.5), and pydicom inflates it whole or not at all
-        file.seek(0)
-        try:
-            return _parsed(file.read(_LARGEST_DEFLATED))
-        except zlib.error:
-            return None
+    header = header_until(_SOP_INSTANCE_UID, beginning)
+    return str(header.get("SOPInstanceUID") or "").strip(" \0") or None if header else None
 
 
-def _parsed(content: bytes) -> str | None:
-    from pydicom.errors import InvalidDicomError  # noqa: PLC0415 - see above
-    from pydicom.filereader import read_partial  # noqa: PLC0415
+def header_until(last: int, beginning: bytes) -> Dataset | None:
+    """The elements up to tag `last`, of the first bytes of a DICOM file; None if it is none."""
+    from pydicom.filereader import read_dataset, read_partial  # noqa: PLC0415 - see above
+
+    def is_beyond(tag: int, _vr: str | None, _length: int) -> bool:
+        return int(tag) > last
 
     try:
-        header = read_partial(BytesIO(content), stop_when=lambda tag, _vr, _length: int(tag) > _SOP_INSTANCE_UID)
-        return str(header.get("SOPInstanceUID") or "").strip(" \0") or None
-    except (*_UNREADABLE, InvalidDicomError):
+        deflated = _deflated_data_set(beginning)
+        if deflated is None:
+            return read_partial(BytesIO(beginning), stop_when=is_beyond)
+        # pydicom would inflate the whole, which may be made to fill the memory
+        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, len(beginning))
+        return read_dataset(BytesIO(inflated), is_implicit_VR=False, is_little_endian=True, stop_when=is_beyond)
+    except Exception:  # noqa: BLE001 - strangers' bytes: pydicom meets anything in them, and may nest too deeply
         return None
+
+
+def _deflated_data_set(content: bytes) -> bytes | None:
+    """What follows the file meta information if that says that it is deflated (PS3.5 A.5)."""
+    (length,) = struct.unpack_from("<L", content, _META_LENGTH)
+    start = _META_LENGTH + 4 + length
+    return content[start:] if _DEFLATED in content[_META_LENGTH:start] else None
 
 
 def is_head(file: BinaryIO) -> bool:
@@ -70,7 +72,10 @@ def is_head(file: BinaryIO) -> bool:
     from pydicom import dcmread  # noqa: PLC0415 - see above
 
     file.seek(0)
-    header = dcmread(file, defer_size=1024, specific_tags=["BitsAllocated", *_PIXELS])
+    try:
+        header = dcmread(file, defer_size=1024, specific_tags=["BitsAllocated", *_PIXELS])
+    except Exception:  # noqa: BLE001 - as above
+        return False
     return "BitsAllocated" in header and not any(keyword in header for keyword in _PIXELS)
 
 

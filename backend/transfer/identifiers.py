@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pydicom.config
-from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
+
+from backend.transfer.dicom_header import header_until
 
 # otherwise it warns of values that break rules of their VR, and a warning quotes them in the log
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
+_ENOUGH: Final = 1024 * 1024  # bytes that hold them, whatever sequences and private elements come before
+_SERIES_INSTANCE_UID: Final = 0x0020000E  # the last of them
 _KEYWORDS: Final = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
 
 
@@ -26,8 +28,11 @@ class Identifiers(NamedTuple):
 def read_identifiers(path: Path) -> Identifiers | None:
     """What the file says, or None if it is no DICOM file or lacks one of them. Reads nothing of the pixel data."""
     try:
-        data_set = dcmread(path, stop_before_pixels=True, specific_tags=list(_KEYWORDS))
-        found = [str(data_set.get(keyword) or "") for keyword in _KEYWORDS]
-    except (OSError, InvalidDicomError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, AttributeError):
-        return None  # whatever pydicom meets in damaged bytes
+        with path.open("rb") as file:
+            header = header_until(_SERIES_INSTANCE_UID, file.read(_ENOUGH))
+    except OSError:
+        return None
+    if header is None:
+        return None
+    found = [str(header.get(keyword) or "") for keyword in _KEYWORDS]
     return Identifiers(*found) if all(found) else None

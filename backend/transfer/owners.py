@@ -46,8 +46,8 @@ class Owners:
         for folder in ("tombstones", "removed"):
             try:
                 return os.getxattr(self._spool / folder / name, _ATTRIBUTE).decode()
-            except OSError:
-                continue  # not there, or without a note
+            except (OSError, UnicodeDecodeError):
+                continue  # not there, or without a note that can be read
         for path in (*self._only_copies(name), self._spool / "uploaded" / name, cache_path(self._cache, name)):
             try:
                 with path.open("rb") as file:

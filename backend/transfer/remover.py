@@ -170,6 +170,10 @@ class Remover:
             if removal.failures == 1 and not getattr(error, "concerns_all", False):
                 log.warning("removal_failed name=%s reason=%s", name, error)
             return False
+        except Exception as error:  # noqa: BLE001 - a mistake with one removal must not keep the others waiting
+            removal.failed()
+            log.error("removal_failed name=%s reason=%r", name, error)  # noqa: TRY400 - one line per event
+            return False
         return True
 
     def _finish(self, names: list[str]) -> None:

@@ -68,9 +68,9 @@ class SpoolWatch:
             try:
                 self.look()
                 self._is_broken = False
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - were this thread to end, nothing would be uploaded any more
                 if not self._is_broken:
-                    log.error("spool_unreadable reason=%s", error)  # noqa: TRY400 - one line per event
+                    log.error("spool_unreadable reason=%r", error)  # noqa: TRY400 - one line per event
                 self._is_broken = True
             time.sleep(max(_SHORTEST_INTERVAL, _DUTY * (time.monotonic() - began)))
             self._hint.wait(_INTERVAL)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from backend.maintenance.content import orthanc_id
 from backend.transfer import dicom_header
 from backend.transfer.dicom_header import as_dicom_file, is_head, sop_instance_uid
 from tests.fakes.images import made_up_ct
@@ -54,14 +56,41 @@ def test_what_is_no_image_has_no_instance(content: bytes) -> None:
     assert sop_instance_uid(BytesIO(content)) is None
 
 
-def test_a_deflated_data_set_is_inflated_whole_or_not_at_all() -> None:
-    data_set = made_up_ct("1.2.3", "1.2.3.4", 1, side=512)
+def test_of_a_deflated_data_set_only_the_beginning_is_inflated() -> None:
+    """Pixels of zeros: a file of megabytes would become gigabytes."""
+    data_set = made_up_ct("1.2.3", "1.2.3.4", 1, side=64)
+    data_set.PixelData = bytes(200_000_000)
     data_set.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     buffer = BytesIO()
     data_set.save_as(buffer, enforce_file_format=True)
     content = buffer.getvalue()
-    assert sop_instance_uid(BytesIO(content)) == data_set.SOPInstanceUID
-    assert sop_instance_uid(BytesIO(content[:100_000])) is None
+    assert len(content) < 1_000_000
+    tracemalloc.start()
+    try:
+        assert sop_instance_uid(BytesIO(content)) == data_set.SOPInstanceUID
+        assert sop_instance_uid(BytesIO(content[:50_000])) == data_set.SOPInstanceUID
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def nested(levels: int) -> bytes:
+    """A file that begins with a sequence in a sequence in a sequence; made up in order to exhaust the stack."""
+    return (
+        encoded()[1][: _data_set_start()] + levels * b"\x08\0\x06\0SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff"
+    )
+
+
+def _data_set_start() -> int:
+    (length,) = struct.unpack_from("<L", encoded()[1], 140)
+    return 144 + int(length)
+
+
+@pytest.mark.parametrize("levels", [1, 200, 3000])
+def test_a_file_that_is_nested_too_deeply_has_no_instance(levels: int) -> None:
+    assert sop_instance_uid(BytesIO(nested(levels))) is None
+    assert is_head(BytesIO(nested(levels))) is False
+    assert orthanc_id(nested(levels)) is None
 
 
 def test_a_data_set_without_one_has_no_instance() -> None:

@@ -111,3 +111,38 @@ def test_it_looks_when_it_is_woken_and_outlives_a_disk_that_fails(
     watch.wake()
     wait_until(lambda: queue.report()["PendingCount"] == 1, DEADLINE, "the file is seen")
     assert caplog.text.count("spool_unreadable") == 1
+
+
+def test_an_image_that_no_parser_survives_keeps_nothing_else_from_being_uploaded(
+    parts: Parts,
+    queue: PendingQueue,
+    watch: SpoolWatch,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is removed, so it is asked whose it was."""
+
+    class Overwhelmed:
+        def of(self, name: str) -> str | None:
+            if name == NAME:
+                raise RecursionError
+            return None
+
+    parts.remover.ask(Overwhelmed(), lambda _: None, lambda _: False)  # type: ignore[arg-type]  # no other is called
+    for name in (NAME, name_of(2)):
+        parts.spool.accept(name, CONTENT)
+        parts.spool.bury(name)
+    watch.start()
+    wait_until(lambda: "removal_failed" in caplog.text, DEADLINE, "it is told")
+    parts.spool.accept(name_of(3), CONTENT)
+    watch.wake()
+    assert queue.take() == name_of(3)
+    removal = parts.removals.get(name_of(2))
+    assert removal
+    assert removal.is_dropped
+    monkeypatch.setattr(watch, "look", lambda: 1 / 0)
+    wait_until(lambda: "spool_unreadable" in caplog.text, DEADLINE, "whatever it is, it is told")
+    monkeypatch.undo()
+    parts.spool.accept(name_of(4), CONTENT)
+    watch.wake()
+    assert queue.take() == name_of(4)
