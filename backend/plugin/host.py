@@ -166,7 +166,8 @@ class Isen:
         listener = messages.listen(socket_path).detach()
         launch = {"Settings": self._settings, "Listener": listener}
         if self._has_rest:
-            launch |= {"Token": self._token, "Started": time.time()}
+            # by both clocks: what the first says of the past is worth nothing once it has been set
+            launch |= {"Token": self._token, "Started": time.time(), "StartedMonotonic": time.monotonic()}
         return launch, (listener, lock)
 
     def _workers(self) -> list[Child]:

@@ -1,7 +1,7 @@
 """`python -m backend.transfer`: the process that moves attachments between the local disk and S3.
 
-The plugin starts it and sends `{"Settings": …, "Listener": descriptor, "Token": …, "Started": Unix time}`, without
-the last two if Orthanc has no REST API; see `config.child_process`.
+The plugin starts it and sends `{"Settings": …, "Listener": descriptor, "Token": …, "Started": Unix time,
+"StartedMonotonic": …}`, without the last three if Orthanc has no REST API; see `config.child_process`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from queue import SimpleQueue
 from typing import Any
 
@@ -22,7 +23,7 @@ from backend.transfer.process import CannotStart, TransferProcess
 from backend.transfer.stores import open_object_store
 from config.child_process import ParentLine
 from config.logging_setup import set_up_logging
-from config.settings import Settings
+from config.settings import OrthancSettings, Settings
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def main() -> None:
             reads=open_object_store(settings, settings.concurrent_downloads),
             index=OrthancIndex(all_settings.orthanc, message.get("Token", "")),
             send_report=line.report,
-            orthanc=Orthanc(all_settings.orthanc, message["Token"], message["Started"]) if "Token" in message else None,
+            orthanc=_orthanc(all_settings.orthanc, message) if "Token" in message else None,
         )
         process.prepare()
     except (UnusableSettings, CredentialsRefused, CannotStart) as error:
@@ -71,6 +72,12 @@ def _obey(commands: SimpleQueue[dict[str, Any]], process: TransferProcess) -> No
     while True:
         if commands.get().get("Command") == "accept":
             process.orthanc_answers()
+
+
+def _orthanc(settings: OrthancSettings, message: dict[str, Any]) -> Orthanc:
+    """The Orthanc that has started us, now or a while ago; the system's clock may have been set since."""
+    by_now = time.time() - (time.monotonic() - message["StartedMonotonic"])
+    return Orthanc(settings, message["Token"], max(message["Started"], by_now))
 
 
 if __name__ == "__main__":

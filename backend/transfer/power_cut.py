@@ -5,8 +5,9 @@
 
 Killed processes lose nothing: what SQLite has written is in the kernel's memory. A machine that goes down takes up to
 ten seconds of SQLite's commits with it (`synchronous=NORMAL`). These are the last commits, and their attachments and
-tombstones, synced before Orthanc acknowledged anything, are the youngest in the spool. No clock is needed to find them:
-young is what lies close before the youngest.
+tombstones, synced before Orthanc acknowledged anything, are the youngest in the spool. Young is what lies close before
+the youngest, whatever the time is now. But a clock that was set back before the power cut makes the youngest look old:
+of what is pending all images are looked at, unless they are very many.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _WINDOW: Final = 120.0  # seconds before the youngest file in which rows may have been lost
+_MANY: Final = 10_000  # files in pending; of more only the young ones are looked at, which takes seconds and not hours
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,13 @@ def _young(spool: Path) -> Recheck:
 
     buried = found["tombstones"].keys() | found["removed"].keys()
     # what is kept for a while is young, whatever its time says
-    stored = (young("pending") | found["uploaded"].keys()) - buried
+    stored = (young("pending") | found["uploaded"].keys() | _images(found["pending"])) - buried
     return Recheck(sorted(stored), sorted(young("tombstones") | found["removed"].keys()))
+
+
+def _images(pending: dict[str, float]) -> set[str]:
+    """Of the pending files those that may be images, unless there are very many: whose the others are is not known."""
+    return set() if len(pending) > _MANY else {name for name in pending if name.endswith(".dcm") or "." not in name}
 
 
 def _times(folder: Path) -> dict[str, float]:

@@ -16,6 +16,7 @@ That is one request for each instance, or none at all; the reading is needed for
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -56,7 +57,8 @@ class RemovalCheck:
     ) -> None:
         """`unhurried` is the same index, for reading all of it without being in anybody's way.
 
-        `started` is when this Orthanc was started, in Unix time: older tombstones are of an earlier run.
+        `started` is when this Orthanc was started, in Unix time: older tombstones are of an earlier run. They are told
+        apart now, because a clock that is set later makes them look young.
 
         `clear` is called with what may go, `on_cancelled` when a tombstone has been taken away.
         """
@@ -66,7 +68,7 @@ class RemovalCheck:
         self._index = index
         self._unhurried = unhurried
         self._owners = owners
-        self._started = started
+        self._earlier = {entry.name for entry in os.scandir(tombstones) if not _is_between(entry, started, time.time())}
         self._counters = counters
         self._clear = clear
         self._on_cancelled = on_cancelled
@@ -96,11 +98,10 @@ class RemovalCheck:
         """The instance to ask about; None: there is none, and what that means has been seen to."""
         removal.owner = removal.owner or self._owners.of(name)
         if removal.owner is None:
-            buried = self._removals.buried(name)
-            if buried is not None and self._started <= buried <= time.time():
-                self._clear(name, removal)
-            else:
+            if name in self._earlier:
                 self._ask_object(name, removal)
+            else:
+                self._clear(name, removal)
         return removal.owner
 
     def _ask_object(self, name: str, removal: Removal) -> None:
@@ -171,3 +172,8 @@ class RemovalCheck:
         self._not_before = time.monotonic() + back_off(self._failures, first=1.0, cap=_LONGEST_PAUSE)
         if self._failures == 1:
             log.warning("removal_check_failed reason=%s action=wait", error)
+
+
+def _is_between(entry: os.DirEntry[str], started: float, now: float) -> bool:
+    """Whether a tombstone was made in this time; what comes from the future was not."""
+    return started <= entry.stat().st_mtime <= now

@@ -32,6 +32,12 @@ def spool(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many are pending that not all of them are looked at."""
+    monkeypatch.setattr(power_cut, "_MANY", 0)
+
+
 EXPECTED = Recheck(sorted([YOUNG, UPLOADED]), sorted([BURIED, REMOVED]))
 
 
@@ -92,6 +98,19 @@ def test_a_file_from_the_future_does_not_make_the_others_old(spool: Path) -> Non
     found = power_cut.noticed_at_start(spool)
     assert found is not None
     assert {YOUNG, UPLOADED, OLD} == set(found.stored)
+
+
+def test_a_clock_that_was_set_back_does_not_hide_the_young_ones(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an hour, just before the power cut, and the machine was down for longer: the youngest looks the oldest."""
+    monkeypatch.setattr(power_cut, "_MANY", 10)
+    os.utime(spool / "pending" / YOUNG, (time.time() - 90_000,) * 2)
+    (spool / "pending" / name_of(8, ".unk")).touch()
+    os.utime(spool / "pending" / name_of(8, ".unk"), (time.time() - 90_000,) * 2)
+    another_boot(spool)
+    found = power_cut.noticed_at_start(spool)
+    assert found is not None
+    assert {OLD, YOUNG, UPLOADED} == set(found.stored), "nobody could tell whose the other attachment is"
+    assert {BURIED, REMOVED} == set(found.removed), "an older deletion is not repeated: the index may be a backup's"
 
 
 def test_the_note_is_on_the_disk_whole_or_not_at_all(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:

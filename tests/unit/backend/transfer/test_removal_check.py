@@ -43,15 +43,17 @@ class Checked:
         self.reserved: set[str] = set()
         self.cancelled = 0
         self.started = time.time() - 10
+        self.storage_directory: StorageDirectory | None = None
         self.restart()
 
     def restart(self) -> None:
         """A new transfer process; only what is on the disk is known to it."""
         parts = self.parts
         parts.removals._removals.clear()
-        parts.remover = parts.make_remover(0.0)
+        parts.remover = parts.make_remover(0.0, self.storage_directory)
         directory = parts.spool.directory
-        self.owners = Owners(directory, parts.folder / "cache", parts.store, str)
+        hybrid = self.storage_directory.directory if self.storage_directory else None
+        self.owners = Owners(directory, parts.folder / "cache", parts.store, str, hybrid)
         self.check = RemovalCheck(
             parts.removals,
             directory / "tombstones",
@@ -78,6 +80,8 @@ class Checked:
             self.parts.spool.bury(name)
             if earlier:
                 os.utime(self.parts.file("tombstones", name), (self.started - 100,) * 2)
+        if earlier:
+            self.restart()
         self.refresh()
         self.parts.remover.drop_local()
         self.parts.remove_due()
@@ -162,10 +166,27 @@ def test_a_removal_from_the_future_counts_as_earlier(checked: Checked) -> None:
     checked.index.add(UID, NAME)
     checked.parts.spool.bury(NAME)
     os.utime(checked.parts.file("tombstones", NAME), (time.time() + 9000,) * 2)
-    checked.refresh()
+    checked.restart()
     checked.parts.remove_due()
     assert checked.parts.store.keys() == [NAME]
     assert checked.parts.counters.snapshot()["removals_cancelled"] == 1
+
+
+def test_a_clock_that_is_set_later_makes_no_earlier_removal_one_of_this_run(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine has booted without knowing the time: Orthanc seems to have been started before the removal."""
+    checked.parts.store.put_foreign(NAME, IMAGE)
+    checked.index.add(UID, NAME)
+    checked.parts.spool.bury(NAME)
+    long_ago = time.time() - 90_000_000
+    monkeypatch.setattr(time, "time", lambda: long_ago + 10)
+    checked.started = long_ago
+    checked.restart()
+    monkeypatch.undo()
+    checked.parts.remove_due()
+    assert checked.parts.store.keys() == [NAME]
+    assert not checked.parts.file("tombstones", NAME).exists()
 
 
 def test_the_owner_is_remembered_over_a_restart_when_the_copy_is_gone(checked: Checked) -> None:
@@ -286,12 +307,10 @@ def test_an_earlier_removal_of_what_only_orthancs_own_folder_has_is_compared_wit
 ) -> None:
     """HybridMode: the bucket has no such object, but that does not mean that there is nothing to lose."""
     kept, gone = (NAME, name_of(7)) if is_image else (NOTE, name_of(7, ".unk"))
-    checked.owners._storage_directory = tmp_path / "storage"
-    folder = StorageDirectory(tmp_path / "storage")
+    checked.storage_directory = folder = StorageDirectory(tmp_path / "storage")
     folder.recover()
     for name in (kept, gone):
         folder.write(name, IMAGE if is_image else b"notes", bytes(32))
-    checked.parts.remover._storage_directory = folder
     checked.index.add(UID if is_image else "1.2.3", kept, "dicom" if is_image else "1024")
     checked.remove(kept, gone, earlier=True)
     checked.check._reading.join(10) if checked.check._reading.ident else None
