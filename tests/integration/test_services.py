@@ -172,7 +172,7 @@ def test_ps34_table_b_2_1_without_orthanc_a_store_is_a700(folder: Path, tmp_path
 
 def found(answer: Answer) -> list[str]:
     """The answers in a form that two servers can be compared by."""
-    ignored = ("SpecificCharacterSet", "RetrieveAETitle")
+    ignored = ("SpecificCharacterSet", "RetrieveAETitle", "TimezoneOffsetFromUTC")  # Orthanc never says by which clock
     texts = []
     for data_set in answer.data_sets:
         values = {e.keyword: str(e.value or "") for e in data_set if e.keyword not in ignored}
@@ -215,6 +215,18 @@ def test_ps34_c_4_1_answers_are_those_of_orthancs_own_scp(
     theirs = Peer(archive.dicom_port).find(*keys, model=model)
     assert ours.statuses[-1] == 0x0000
     assert found(ours) == found(theirs)
+
+
+def test_ps34_c_4_1_1_3_2_an_answer_names_the_clock_of_its_times_where_the_index_knows_it(
+    archive: LocalOrthanc, worker: ScpWorker
+) -> None:
+    """Newer ones know it by default."""
+    answers = worker.peer.find("QueryRetrieveLevel=STUDY", "StudyInstanceUID", "StudyTime").data_sets
+    named = {answer.StudyInstanceUID: answer.get("TimezoneOffsetFromUTC") for answer in answers}
+    true = {image.StudyInstanceUID: image.get("TimezoneOffsetFromUTC") for image in map(dcmread, real_files())}
+    assert set(true.values()) > {None}
+    index = archive.request("/system").get("MainDicomTags", {}).get("Study", "")
+    assert named == (true if "0008,0201" in index else dict.fromkeys(true))
 
 
 @pytest.mark.parametrize(
