@@ -16,7 +16,7 @@ from uuid import uuid4
 from pydicom import dcmread
 
 from backend.stack.dcmtk import Peer
-from backend.stack.orthanc import Orthanc, configuration, merged
+from backend.stack.orthanc import APPLICATION, Orthanc, configuration, merged
 from backend.stack.ports import free_port
 from backend.stack.processes import marked, wait_until
 from backend.stack.s3_server import S3Server
@@ -24,6 +24,15 @@ from tests.fakes.gate import Gate
 
 UPLOAD_DEADLINE = 60.0  # seconds for everything pending to reach S3
 END_DEADLINE = 5.0  # seconds for the children of a dead Orthanc to be gone
+
+
+def _script(path: Path) -> dict[str, Any]:
+    """Options of an Orthanc, old or new, that executes this script."""
+    return {"PythonScript": str(path), "Python": {"Path": str(path), "AllowThreads": True}}
+
+
+NEWER = _script(APPLICATION / "orthanc_plugin.py")
+OLDER = _script(APPLICATION / "tests" / "fakes" / "older_plugin.py")  # with nothing but the first storage area
 
 
 class Node:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 
 import pytest
 
+from backend.stack.orthanc import Orthanc
 from backend.stack.processes import wait_until
-from tests.integration.harness import Node, NodeMaker, sop_instance_uid
+from tests.integration.harness import NEWER, OLDER, Node, NodeMaker, sop_instance_uid
 from tests.servers.postgresql import INDEX_PLUGIN, PostgreSql, PostgreSqlUnavailable
 
 Pair = tuple[Node, Node]
@@ -28,9 +30,16 @@ def postgresql() -> Iterator[PostgreSql]:
 
 
 @pytest.fixture
-def pair(postgresql: PostgreSql, make_node: NodeMaker) -> Pair:
+def script() -> dict[str, Any]:
+    """What the second node's Orthanc executes."""
+    return NEWER
+
+
+@pytest.fixture
+def pair(postgresql: PostgreSql, make_node: NodeMaker, script: dict[str, Any]) -> Pair:
     """Two running nodes; the first has a gate before S3."""
     first, second = make_node(gated=True), make_node()
+    second.orthanc.settings.update(script)
     second.bucket = first.bucket
     second.orthanc.settings["Isen"]["Storage"]["BucketName"] = first.bucket
     for node in (first, second):
@@ -48,9 +57,11 @@ def images(node: Node) -> dict[str, bytes]:
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.parametrize("script", [NEWER, OLDER], ids=["alike", "one-still-with-the-first-storage-area"])
 def test_a_fresh_image_is_readable_at_the_other_node_and_can_be_removed_at_either(
     pair: Pair, ten: list[Path], thumbnails: list[Path]
 ) -> None:
+    """Also while the nodes are upgraded one after the other."""
     first, second = pair
     for node, other, files in ((first, second, ten), (second, first, thumbnails)):
         # at once: the upload may still be under way, and is waited for
@@ -71,8 +82,9 @@ def test_a_fresh_image_is_readable_at_the_other_node_and_can_be_removed_at_eithe
 
 
 @pytest.mark.timeout(240)
-def test_what_a_killed_node_owes_to_s3_is_there_when_it_comes_back(
-    pair: Pair, ten: list[Path], thumbnails: list[Path]
+@pytest.mark.parametrize("end", [Orthanc.kill, Orthanc.stop], ids=["killed", "stopped"])
+def test_what_a_node_owed_to_s3_at_its_end_is_there_when_it_comes_back(
+    pair: Pair, ten: list[Path], thumbnails: list[Path], end: Callable[[Orthanc], object]
 ) -> None:
     first, second = pair
     uploaded = [_post(second, path.read_bytes()) for path in thumbnails]
@@ -81,7 +93,7 @@ def test_what_a_killed_node_owes_to_s3_is_there_when_it_comes_back(
     first.gate.refuse()
     owed = {_post(first, path.read_bytes()): path.read_bytes() for path in ten}
     assert len(first.pending()) >= 10
-    first.orthanc.kill()
+    end(first.orthanc)
     first.wait_for_the_end()
 
     # the other goes on, and says of what it cannot have that it cannot have it

@@ -6,27 +6,16 @@ import random
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError
 
 import pytest
 from pydicom import dcmread
 
 from backend.custom_data import CHUNK
-from backend.stack.orthanc import APPLICATION
-from tests.integration.harness import Node, NodeMaker
+from tests.integration.harness import NEWER, OLDER, Node, NodeMaker
 
 LARGE = 500_000_000  # bytes
 RANGE = (300_000_000, 300_002_048)
-
-
-def script(path: Path) -> dict[str, Any]:
-    """Options of an Orthanc, old or new, that executes this script."""
-    return {"PythonScript": str(path), "Python": {"Path": str(path), "AllowThreads": True}}
-
-
-OLDER = script(APPLICATION / "tests" / "fakes" / "older_plugin.py")
-NEWER = script(APPLICATION / "orthanc_plugin.py")
 
 
 def reads_ranges(node: Node) -> bool:
