@@ -2,6 +2,8 @@
 
 A window of instances beyond the furthest that was read. It grows by one with each read inside it, so it doubles with
 each window that is used up, and is halved when readers go elsewhere, until nothing more is fetched for them.
+
+Since Orthanc 1.13 one reader is several threads, whose reads come a little out of order.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from backend.transfer.orthanc_index import Instance
 FIRST_WINDOW: Final = 4  # instances
 LARGEST_WINDOW: Final = 48  # instances
 LARGEST_WINDOW_BYTES: Final = 64 * 1024 * 1024
-_TURN: Final = 2  # steps back in a row after which the direction is the other one
+_TURN: Final = 3  # steps back in a row after which the direction is the other one; Orthanc has four threads
 FORGOTTEN_AFTER: Final = 60.0  # seconds without a read; the next reader begins anew
 
 
@@ -59,29 +61,34 @@ class SeriesAhead:
         # places count from the end where reading began
         self._position = 0  # beyond the furthest that was read
         self._next = 0  # the next to be fetched
-        self._last = -1  # that was read
-        self._steps_back = 0  # in a row
+        self._unread: set[int] = set()  # places that were given out
+        self._first = -1  # the lowest that was read since reading began, or began anew
+        self._steps_back = 0  # beyond that, in a row
         self._read_at = time.monotonic()
 
     def read(self, index: int) -> None:
         """Somebody has read this instance."""
         now = time.monotonic()
         place = self._turned(index)
-        self._steps_back = self._steps_back + 1 if place == self._last - 1 else 0
-        if self._steps_back == _TURN:  # Orthanc itself goes backwards to list the tags of a series
+        self._steps_back = self._steps_back + 1 if place == self._first - 1 else 0
+        if self._steps_back == _TURN and place:  # Orthanc itself goes backwards to list the tags of a series
             self.is_backwards = not self.is_backwards
-            place, self._steps_back = self._turned(index), 0
-            self._go_to(place + 1, FIRST_WINDOW)
+            self._begin(self._turned(index), FIRST_WINDOW)
         elif now - self._read_at > FORGOTTEN_AFTER:
-            self._go_to(place + 1, FIRST_WINDOW)
-        elif self._position <= place < self._next:
+            self._begin(place, FIRST_WINDOW)
+        elif place in self._unread:
+            self._unread.remove(place)
             self.window = min(self.window + 1, LARGEST_WINDOW)
-            self._position = place + 1
-        elif not self._next or self._next <= place <= self._next + self.window:  # the first, or faster than we are
-            self._go_to(place + 1, self.window)
+            self._position = max(self._position, place + 1)
+        elif not self._next:  # the first
+            self._begin(place, self.window)
+        elif self._next <= place <= self._next + self.window:  # faster than we are
+            self._position = self._next = place + 1
         elif not self._position - LARGEST_WINDOW <= place < self._position:
-            self._go_to(place + 1, self.window // 2)
-        self._read_at, self._last = now, place
+            self._begin(place, self.window // 2)
+        else:
+            self._first = min(self._first, place)
+        self._read_at = now
 
     def due(self, room: int) -> tuple[list[int], int]:
         """Which instances to fetch now so that `room` of them lie ahead of the readers; each is given out once.
@@ -95,12 +102,16 @@ class SeriesAhead:
             if size > LARGEST_WINDOW_BYTES and self._next > self._position:
                 return due, 0
             due.append(self._turned(self._next))
+            self._unread.add(self._next)
             self._next += 1
         left = self._position + room - self._next if self._next == len(self.instances) else 0
         return due, left
 
-    def _go_to(self, position: int, window: int) -> None:
-        self._position = self._next = position
+    def _begin(self, place: int, window: int) -> None:
+        """Somebody begins to read at this place."""
+        self._first, self._steps_back = place, 0
+        self._position = self._next = place + 1
+        self._unread.clear()
         self.window = window
 
     def _size(self, place: int) -> int:

@@ -14,7 +14,8 @@ import pytest
 from backend.stack.processes import wait_until
 from tests.integration.harness import Node, NodeMaker, sop_instance_uid
 
-RESTART_DEADLINE = 2.0  # seconds
+RESTART_DEADLINE = 2.0  # seconds of a core
+LATE = 60.0  # seconds; a machine that does much else gives a process its core only now and then
 
 
 def uids(paths: list[Path]) -> set[str]:
@@ -22,16 +23,21 @@ def uids(paths: list[Path]) -> set[str]:
 
 
 def kill_and_wait_for_restart(node: Node, module: str, shown_by: str = "Ready") -> None:
-    """SIGKILL to one child; `/isen/status` must show its successor in time."""
+    """SIGKILL to one child; a successor must be started in time, and need no more of a core to be shown as wanted."""
     victim = node.child(module)
     os.kill(victim, signal.SIGKILL)
-    killed = time.monotonic()
-    wait_until(
-        lambda: node.child_status(module, other_than=victim).get(shown_by),
-        RESTART_DEADLINE + 5,  # tell late from never
-        f"{module} is back",
-    )
-    assert time.monotonic() - killed <= RESTART_DEADLINE
+    killed = time.clock_gettime(time.CLOCK_BOOTTIME)
+    wait_until(lambda: node.child_status(module, other_than=victim).get(shown_by), LATE, f"{module} is back")
+    started, used = times_of(node.child_status(module, other_than=victim)["Pid"])
+    assert started - killed <= RESTART_DEADLINE
+    assert used <= RESTART_DEADLINE
+
+
+def times_of(pid: int) -> tuple[float, float]:
+    """When a process was started, on the clock CLOCK_BOOTTIME, and how much of a core it has used; in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # from the third on, proc(5)
+    user, system, started = (int(fields[number - 3]) / os.sysconf("SC_CLK_TCK") for number in (14, 15, 22))
+    return started, user + system
 
 
 def test_a_killed_transfer_process_is_back_in_two_seconds_and_nothing_is_lost(

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +30,8 @@ IMAGES = 24  # of each series
 SERIES = 2  # of each study
 SIDE = 64  # pixels
 LATENCY = 0.025  # seconds
+FAR = 0.3  # seconds; longer than Orthanc takes to tell the order of a series, on a machine that does much else too
+THREADS = 4  # with which Orthanc 1.13 reads, unless it is told otherwise (StorageLoaderThreadsCount)
 QUIET_REPORTS = 2  # in a row that tell of no download, after which no more are expected; they come every second
 STUDIES = ("archive", "get", "single", "loop", "eight", "tags", "prefetch", "cancelled")
 
@@ -98,13 +101,27 @@ def study(archive: tuple[Node, dict[str, str]]) -> Callable[[str], Study]:
     return lambda name: Study(node, studies[name])
 
 
+@contextmanager
+def at_distance(node: Node, latency: float) -> Iterator[None]:
+    """Meanwhile S3 is so far away."""
+    s3 = cast("DistantS3", node.s3)
+    s3.move(latency)
+    yield
+    s3.move(LATENCY)
+
+
 def test_an_archive_finds_most_images_in_the_cache(study: Callable[[str], Study]) -> None:
-    """Each is downloaded once, nothing in vain, and the reader waits for a few only."""
+    """Each is downloaded once, nothing in vain, and the reader waits for a few only.
+
+    Several threads wait for three each: they ask as early as it is fetched until the window is wider than they are.
+    """
     one = study("archive")
-    one.node.orthanc.get(f"/studies/{one.id}/archive")
+    with at_distance(one.node, FAR):
+        one.node.orthanc.get(f"/studies/{one.id}/archive")
     counted = one.settled()
     assert counted["downloads"] == SERIES * IMAGES
-    assert counted["ahead_downloads"] >= SERIES * IMAGES - 4
+    few = 3 * THREADS if "Performance" in one.node.orthanc.get_json("/system") else 4
+    assert counted["ahead_downloads"] >= SERIES * IMAGES - few
     assert counted["ahead_reads"] == counted["ahead_downloads"]
 
 

@@ -73,10 +73,36 @@ def test_several_readers_a_little_out_of_order_are_served_alike() -> None:
     assert len(given) == len(set(given)) > 280
 
 
+def test_threads_of_one_reader_that_come_in_reverse_order_do_not_turn_it() -> None:
+    """Orthanc 1.13 asks for four at a time."""
+    ahead = series(300)
+    given = [index for start in range(0, 300, 4) for index in (3, 2, 1, 0) for index in read(ahead, start + index)]
+    assert given == list(range(4, 300))
+    assert ahead.window == LARGEST_WINDOW
+
+
+def test_the_window_grows_with_each_read_from_it_in_whatever_order() -> None:
+    ahead = series(300)
+    assert read(ahead, 3) == [4, 5, 6, 7]
+    for index in (7, 5, 6, 4):
+        read(ahead, index)
+    assert ahead.window == FIRST_WINDOW + 4
+    read(ahead, 4)
+    assert ahead.window == FIRST_WINDOW + 4, "once for each"
+
+
 def test_a_reader_may_go_backwards() -> None:
     ahead = series(100)
     given = [index for start in range(99, -1, -1) for index in read(ahead, start)]
-    assert given == list(range(96, -1, -1))
+    assert given == list(range(95, -1, -1))
+
+
+def test_a_reader_may_turn_back_beyond_where_it_began() -> None:
+    ahead = series(100)
+    for index in range(50, 60):
+        read(ahead, index)
+    assert read(ahead, 49) == read(ahead, 48) == []
+    assert read(ahead, 47) == [46, 45, 44, 43]
 
 
 def test_the_window_is_bounded_in_bytes_too() -> None:
