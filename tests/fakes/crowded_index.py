@@ -1,4 +1,4 @@
-"""An index of Orthanc 1.10.1 with as many studies as a test wants, made in seconds: rows are copied in SQLite.
+"""An index of Orthanc, 1.10 to 1.13, with as many studies as a test wants, made in seconds: rows are copied in SQLite.
 
 Every study has a patient, a series and an instance of its own. Attachments have no files: they can be found, not read.
 """
@@ -34,10 +34,11 @@ def crowd(index: Path, studies: int) -> None:
         for table in ("MainDicomTags", "DicomIdentifiers"):
             rows = database.execute(f"SELECT id, tagGroup, tagElement, value FROM {table}").fetchall()  # noqa: S608
             database.executemany(f"INSERT INTO {table} VALUES (?, ?, ?, ?)", _tags(rows, studies))  # noqa: S608
-        metadata = database.execute("SELECT id, type, value FROM Metadata").fetchall()
+        metadata = database.execute("SELECT * FROM Metadata").fetchall()  # newer ones have a revision at the end
+        marks = ", ".join("?" * len(metadata[0]))
         database.executemany(
-            "INSERT INTO Metadata VALUES (?, ?, ?)",
-            ((_moved(id_, n), kind, value) for n in range(1, studies) for id_, kind, value in metadata),
+            f"INSERT INTO Metadata VALUES ({marks})",  # noqa: S608
+            ((_moved(id_, n), *values) for n in range(1, studies) for id_, *values in metadata),
         )
 
 
