@@ -7,9 +7,11 @@ itself keeps its data and its port.
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import struct
 import threading
+import time
 
 _CHUNK = 256 * 1024  # bytes
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds
@@ -22,6 +24,7 @@ class Gate:
         """Listens on `port` of the loopback interface and passes everything on to `target`."""
         self.url = f"http://127.0.0.1:{port}"
         self.carried_back = 0  # bytes, from the target
+        self.reached = math.inf  # monotonic time of the first connection
         self._target = target
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -66,6 +69,7 @@ class Gate:
                 client, _ = self._listener.accept()
             except OSError:
                 return  # refused or closed
+            self.reached = min(self.reached, time.monotonic())
             threading.Thread(target=self._connect, args=(client,), name="gate", daemon=True).start()
 
     def _connect(self, client: socket.socket) -> None:
