@@ -23,6 +23,7 @@ class Gate:
     def __init__(self, port: int, target: tuple[str, int]) -> None:
         """Listens on `port` of the loopback interface and passes everything on to `target`."""
         self.url = f"http://127.0.0.1:{port}"
+        self.delay = 0.0  # seconds that whatever is sent to the target takes
         self.carried_back = 0  # bytes, from the target
         self.reached = math.inf  # monotonic time of the first connection
         self._target = target
@@ -104,6 +105,8 @@ class Gate:
                 if source.getpeername() == self._target:
                     with self._lock:
                         self.carried_back += len(data)
+                else:
+                    time.sleep(self.delay)
                 sink.sendall(data)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
