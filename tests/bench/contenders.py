@@ -6,6 +6,7 @@ All of one run live at the same time and take turns, so that a change of the mac
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sysconfig
 import time
@@ -97,7 +98,7 @@ class Contender:
         self.stop()
         if forget:
             for name in ("spool", "cache"):
-                shutil.rmtree(self.folder / name, ignore_errors=True)
+                _forget(self.folder / name)
         self.start()
 
     def settle(self, deadline: float = 300.0) -> float:
@@ -130,6 +131,18 @@ class Contender:
         body = json.dumps({"Level": level, "Query": query}).encode()
         found: list[str] = json.loads(self.orthanc.post("/tools/find", body))
         return found
+
+
+def _forget(folder: Path) -> None:
+    """Have the folder gone and its room free, with the inodes kept until the benchmark ends.
+
+    An ext4 without journal, as virtual machines have it, goes through the inodes that were deleted in the last minutes
+    whenever a file is made: 0.7 ms for each after a few thousand. Nobody's old images were deleted here a moment ago.
+    """
+    aside = folder.rename(folder.with_name(f"{folder.name}-{uuid4().hex}"))
+    for path in aside.rglob("*"):
+        if path.is_file():
+            os.truncate(path, 0)
 
 
 def _short_name(command: str) -> str:
