@@ -10,7 +10,9 @@ ReadTimeoutError if it says nothing in time, SSLError for TLS, and those of conn
 
 from __future__ import annotations
 
+import socket
 import ssl
+import struct
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
@@ -25,6 +27,7 @@ Buffer: TypeAlias = bytes | memoryview
 _LONGEST_HEAD: Final = 64 * 1024  # bytes of status line and fields
 _LONGEST_LINE: Final = 4096  # bytes before and after a chunk
 _RECEIVE: Final = 64 * 1024  # bytes asked of a socket while it is unknown how many will come
+_HEAD: Final = 4096  # bytes asked for with the head: more of the body would have to be copied
 _PIECE: Final = 256 * 1024  # bytes asked of a socket at most
 _INTERIM: Final = 8  # answers 1xx before the one that counts
 _WORTH_DRAINING: Final = 64 * 1024  # bytes of a body that are read so that the connection can be used again
@@ -44,7 +47,8 @@ def exchange(
     """Send one request and return its answer, whose body is still to be read.
 
     `headers` are complete, `host` and `content-length` included. `timeout` is in seconds, for each piece of the body
-    and each wait for bytes; `pool_timeout` for a connection to become free, if the pool has a limit.
+    and each wait for bytes, and one for all requests of a pool; `pool_timeout` for a connection to become free, if the
+    pool has a limit.
 
     Raises:
         urllib3.exceptions.HTTPError: there is no answer; see the module. What `body` raises passes through, but for
@@ -55,7 +59,7 @@ def exchange(
     try:
         if connection.is_closed:
             _connect(pool, connection)
-        connection.sock.settimeout(timeout)  # type: ignore[attr-defined]  # of its subclasses
+            _limit(connection, timeout)
         return Answer(pool, connection, method, _sent(connection, head, body))
     except BaseException as error:
         connection.close()
@@ -75,6 +79,7 @@ class Answer:
         self._pool = pool
         self._connection = connection
         self._socket = connection.sock
+        self._whole = socket.MSG_WAITALL if type(connection.sock) is socket.socket else 0  # TLS knows no flags
         self._rest = b""  # received, and not looked at
         try:
             self.status, self.headers, version = self._read_head()
@@ -116,7 +121,11 @@ class Answer:
         return piece
 
     def readinto1(self, buffer: memoryview) -> int:
-        """The same into `buffer`, without a copy; the number of bytes."""
+        """Into `buffer`, without a copy, as much as comes in time: all of it, unless TLS gives a record at a time.
+
+        Raises:
+            as `read1`
+        """
         wanted = self._wanted(len(buffer))
         if self._rest:
             piece, self._rest = self._rest[:wanted], self._rest[wanted:]
@@ -124,7 +133,7 @@ class Answer:
             buffer[:count] = piece
         else:
             try:
-                count = self._socket.recv_into(buffer[:wanted]) if wanted else 0
+                count = self._socket.recv_into(buffer, wanted, self._whole) if wanted else 0
             except OSError as error:
                 raise _translated(self._pool, error) from error
         self._note(count, wanted)
@@ -168,7 +177,7 @@ class Answer:
             while (end := self._rest.find(b"\r\n\r\n")) < 0:
                 if len(self._rest) > _LONGEST_HEAD:
                     raise ProtocolError("the head of the answer does not end")
-                piece = self._receive(_RECEIVE)
+                piece = self._receive(_HEAD)
                 if not piece:
                     raise ProtocolError("the connection was closed without an answer")
                 self._rest += piece
@@ -260,6 +269,19 @@ def _connect(pool: urllib3.HTTPConnectionPool, connection: Any) -> None:
         connection.connect()
 
 
+def _limit(connection: Any, timeout: float) -> None:
+    """Have each wait on it end after `timeout` seconds."""
+    sock = connection.sock
+    if type(sock) is not socket.socket:
+        sock.settimeout(timeout)
+        return
+    # the system's time-out: with Python's each operation takes two system calls, and MSG_WAITALL has no effect
+    sock.settimeout(None)
+    period = struct.pack("@ll", int(timeout), int(timeout % 1 * 1e6))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, period)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, period)
+
+
 def _sent(connection: Any, head: bytes, body: Iterable[Buffer]) -> OSError | None:
     """Send it; the error if the peer has closed the connection before the end, which it may have explained."""
     sock = connection.sock
@@ -304,7 +326,7 @@ def _fields(lines: Iterable[str]) -> dict[str, str]:
 def _translated(pool: urllib3.HTTPConnectionPool, error: Exception) -> HTTPError:
     if isinstance(error, HTTPError):
         return error
-    if isinstance(error, TimeoutError):
+    if isinstance(error, (TimeoutError, BlockingIOError)):  # the latter is the system's time-out
         return ReadTimeoutError(pool, "", "no answer in time")
     if isinstance(error, (ssl.SSLError, ssl.CertificateError)):
         return SSLError(error)

@@ -23,6 +23,7 @@ from backend.maintenance.set_up import Archive
 from backend.maintenance.verification import Progress
 from backend.storage_directory import StorageDirectory, storage_path
 from backend.transfer.object_store.errors import ObjectCorrupted, ObjectError
+from backend.transfer.object_store.protocols import Chunk
 
 
 class Export:
@@ -82,7 +83,7 @@ class Export:
         stored, from_index = sha256(), md5(usedforsecurity=False)
         with path.open("wb") as file:
 
-            def take(chunk: bytes) -> None:
+            def take(chunk: Chunk) -> None:
                 file.write(chunk)
                 stored.update(chunk)
                 from_index.update(chunk)

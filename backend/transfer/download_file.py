@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from backend.atomic_file import WRITE_SIZE
+from backend.transfer.object_store.protocols import Chunk
 
 _LARGEST_IN_MEMORY: Final = 512 * 1024 * 1024  # bytes
 
@@ -27,7 +28,7 @@ class DownloadFile:
             self.descriptor = -1
             self._move_to_memory(error)
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: Chunk) -> None:
         """Append all of `chunk`.
 
         Raises:
@@ -51,7 +52,7 @@ class DownloadFile:
         self.unlink()
         os.close(self.descriptor)
 
-    def _append(self, chunk: bytes) -> None:
+    def _append(self, chunk: Chunk) -> None:
         view = memoryview(chunk)
         while view:
             count = os.pwrite(self.descriptor, view[:WRITE_SIZE], self._written)

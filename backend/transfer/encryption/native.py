@@ -109,7 +109,7 @@ class NativeObjectStore:
                 self._decrypt(key, start, parts, size, content)
                 yield _Decrypted(_decrypted(found.attributes), content)
             else:
-                yield Peeked(found.attributes, start, parts)
+                yield Peeked(found.attributes, (start,), parts)
 
     def get_range(self, key: str, start: int, end: int) -> bytes:
         """Also raises ObjectOfAnotherKey."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from backend.transfer.object_store.protocols import ObjectAttributes
+from backend.transfer.object_store.protocols import Chunk, ObjectAttributes, OpenObject
 
 
-def pieces(chunks: Iterable[bytes], *sizes: int) -> Iterator[bytes]:
+def pieces(chunks: Iterable[Chunk], *sizes: int) -> Iterator[bytes]:
     """The same bytes cut anew: into pieces of `sizes`, none of them 0; the last one repeats until the end."""
     buffer = bytearray()
     wanted = iter(sizes)
@@ -27,13 +27,21 @@ def pieces(chunks: Iterable[bytes], *sizes: int) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class Peeked:
-    """An object being read whose first piece has been looked at."""
+    """An object being read whose first chunks have been looked at."""
 
     attributes: ObjectAttributes
-    start: bytes
-    rest: Iterator[bytes]
+    first: Sequence[Chunk]
+    rest: Iterator[Chunk]
 
-    def chunks(self) -> Iterator[bytes]:
-        if self.start:
-            yield self.start
+    def chunks(self) -> Iterator[Chunk]:
+        yield from self.first
         yield from self.rest
+
+
+def peek(found: OpenObject, size: int) -> tuple[bytes, Peeked]:
+    """The first `size` bytes, fewer if it has fewer, and the whole object still to be read; nothing else is copied."""
+    chunks = found.chunks()
+    first: list[Chunk] = []
+    while sum(map(len, first)) < size and (chunk := next(chunks, None)) is not None:
+        first.append(chunk)
+    return b"".join(chunk[:size] for chunk in first)[:size], Peeked(found.attributes, first, chunks)

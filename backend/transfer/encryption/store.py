@@ -19,7 +19,7 @@ from backend.transfer.encryption.envelope import (
     unseal,
 )
 from backend.transfer.encryption.keys import Keyring
-from backend.transfer.encryption.pieces import Peeked, pieces
+from backend.transfer.encryption.pieces import peek, pieces
 from backend.transfer.encryption.reader import EncryptedContent
 from backend.transfer.encryption.register import KeyRegister
 from backend.transfer.object_store.errors import ObjectCorrupted, ObjectOfAnotherKey, ObjectUnencrypted
@@ -62,14 +62,15 @@ class EncryptedObjectStore:
     def get(self, key: str) -> Iterator[OpenObject]:
         """Also raises ObjectOfAnotherKey and ObjectUnencrypted."""
         with self._store.get(key) as found:
-            parts = pieces(found.chunks(), HEADER, STORED_CHUNK)
-            start = next(parts, b"")
+            start, whole = peek(found, HEADER)
             if is_encrypted(start):
                 envelope = self._unseal(key, start, found.attributes)
+                parts = pieces(whole.chunks(), HEADER, STORED_CHUNK)
+                next(parts)
                 yield _Decrypted(_decrypted(found.attributes, envelope), envelope, parts)
             else:
                 self._require_accepted(key, found.attributes)
-                yield Peeked(found.attributes, start, parts)
+                yield whole
 
     def get_range(self, key: str, start: int, end: int) -> bytes:
         """Also raises ObjectOfAnotherKey and ObjectUnencrypted. What it gives of an encrypted object is verified."""
@@ -165,11 +166,10 @@ class UnencryptedObjectStore:
     def get(self, key: str) -> Iterator[OpenObject]:
         """Also raises ObjectOfAnotherKey."""
         with self._store.get(key) as found:
-            parts = pieces(found.chunks(), HEADER, STORED_CHUNK)
-            start = next(parts, b"")
+            start, whole = peek(found, HEADER)
             if is_encrypted(start):
                 raise ObjectOfAnotherKey(f"{key} is encrypted, but Isen.Storage.Encryption names no keys")
-            yield Peeked(found.attributes, start, parts)
+            yield whole
 
     def list(self, prefix: str) -> Iterator[ListedObject]:
         return (listed for listed in self._store.list(prefix) if listed.key != self._register.key)

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from io import BufferedIOBase
-from typing import Protocol
+from typing import Protocol, TypeAlias
+
+Chunk: TypeAlias = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class OpenObject(Protocol):
     @property
     def attributes(self) -> ObjectAttributes: ...
 
-    def chunks(self) -> Iterator[bytes]:
-        """The bytes in order.
+    def chunks(self) -> Iterator[Chunk]:
+        """The bytes in order; what has been given is not touched again.
 
         Raises:
             Unreachable: the connection broke before `attributes.size` bytes had come. The bytes are not compared with

@@ -17,6 +17,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from hashlib import file_digest, md5, sha256
 from io import BufferedIOBase
 from typing import TYPE_CHECKING, Any, Final
@@ -26,9 +27,8 @@ from backend.transfer.object_store.errors import (
     CredentialsRefused,
     ObjectCorrupted,
     RequestRefused,
-    Unreachable,
 )
-from backend.transfer.object_store.protocols import ListedObject, ObjectAttributes, UnfinishedUpload
+from backend.transfer.object_store.protocols import Chunk, ListedObject, ObjectAttributes, UnfinishedUpload
 from backend.transfer.object_store.s3_client import BotoBucket, translated
 from backend.transfer.object_store.s3_connection import S3Connection
 from backend.transfer.object_store.s3_multipart import upload_in_parts
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 _BLOCK: Final = 256 * 1024  # bytes per send; each has the whole time-out for itself
 _LARGEST_PUT: Final = 5 * 1024 * 1024 * 1024  # bytes, S3's limit
 _IN_MEMORY: Final = 8 * 1024 * 1024  # bytes; a larger content is read twice instead
-_CHUNK: Final = 1024 * 1024  # bytes, at most, of one read
+_CHUNK: Final = 1024 * 1024  # bytes, at most, that are given on at once
+_PATIENCE: Final = 1.0  # seconds after which fewer are
 _DIGEST: Final = "x-amz-meta-sha256"
 _OWNER: Final = "x-amz-meta-isen-attachment"
 _RELOAD_INTERVAL: Final = 30.0  # seconds between two looks for other credentials
@@ -257,18 +258,23 @@ class S3ObjectStore:
 class _OpenS3Object:
     def __init__(self, key: str, response: Answer) -> None:
         self.attributes = _attributes(key, response)
-        self._key = key
         self._response = response
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[Chunk]:
         missing = self.attributes.size
         while missing > 0:
-            # read1, not read: a server that sends a byte now and then must not hold us until a chunk is full
-            chunk = self._response.read1(min(missing, _CHUNK))
-            if not chunk:
-                raise Unreachable(f"GetObject {self._key}: the connection ended {missing} bytes early")
-            missing -= len(chunk)
-            yield chunk
+            buffer = bytearray(min(missing, _CHUNK))
+            filled = self._fill(memoryview(buffer))
+            missing -= filled
+            yield buffer if filled == len(buffer) else memoryview(buffer)[:filled]
+
+    def _fill(self, view: memoryview) -> int:
+        """As far as bytes come in time: a byte now and then must not hold the reader until all is there."""
+        filled = self._response.readinto1(view)
+        deadline = time.monotonic() + _PATIENCE
+        while filled < len(view) and time.monotonic() < deadline:
+            filled += self._response.readinto1(view[filled:])
+        return filled
 
 
 class _ContentUnreadable(Exception):
@@ -318,6 +324,7 @@ def _attributes(key: str, response: Answer) -> ObjectAttributes:
     )
 
 
+@lru_cache  # parsing takes 20 µs, and what is read together was often put within a few seconds
 def _unix_time(http_date: str) -> float:
     try:
         return parsedate_to_datetime(http_date).timestamp()

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
@@ -60,9 +60,12 @@ class S3Connection:
             pool_options["ssl_context"] = tls
         proxy = None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
         # a proxy for plain http is asked for the whole URL
-        self._before_path = f"http://{url.netloc}" if proxy and url.scheme == "http" else ""
+        is_forwarded = bool(proxy) and url.scheme == "http"
+        self._before_path = f"http://{url.netloc}" if is_forwarded else ""
         try:
-            manager = urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager()
+            proxy_headers = _proxy_headers(proxy) if proxy else {}
+            self._proxy_headers = proxy_headers if is_forwarded else {}
+            manager = urllib3.ProxyManager(proxy, proxy_headers=proxy_headers) if proxy else urllib3.PoolManager()
             self._pool = manager.connection_from_url(bucket_url, pool_options)
         except (ValueError, HTTPError) as error:
             raise UnusableSettings(f"Isen.Storage.Endpoint cannot be used: {error}") from error
@@ -92,6 +95,7 @@ class S3Connection:
 
         def send() -> Answer:
             signed = self._signature.signed(method, path, to_sign, payload_hash=payload_hash, keys=self._keys())
+            signed |= self._proxy_headers
             if body is None:
                 return exchange(self._pool, method, self._before_path + path, signed, timeout=self._timeout)
             signed["content-length"] = str(size)
@@ -128,6 +132,11 @@ def _translated(operation: str, key: str) -> Iterator[None]:
         ) from error
     except HTTPError as error:
         raise Unreachable(f"{operation} {key}: {error}") from error
+
+
+def _proxy_headers(proxy: str) -> dict[str, str]:
+    credentials = urllib3.util.parse_url(proxy).auth
+    return dict(urllib3.make_headers(proxy_basic_auth=unquote(credentials))) if credentials else {}
 
 
 def _socket_options(request_timeout: float) -> list[tuple[int, int, int]]:

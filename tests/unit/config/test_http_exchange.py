@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from queue import SimpleQueue
 
 import pytest
@@ -47,7 +48,7 @@ class Peer:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection:
+        with connection, suppress(ConnectionError):  # who asked has heard enough
             while self._answers:
                 head, body, length = _request(connection)
                 if not head:
@@ -352,3 +353,27 @@ def test_nobody_there_is_told_as_urllib3_does() -> None:
         get(urllib3.HTTPConnectionPool("127.0.0.1", port))
     with pytest.raises(HTTPError):
         get(urllib3.HTTPSConnectionPool("127.0.0.1", port))
+
+
+def test_a_buffer_is_filled_however_the_bytes_come(peer: Peer, pool: urllib3.HTTPConnectionPool) -> None:
+    body = bytes(range(256)) * 4000
+    peer.answers(
+        [b"HTTP/1.1 200 OK\r\ncontent-length: 1024000\r\n\r\n" + body[:100], body[100:500_000], body[500_000:]]
+    )
+    with get(pool) as answer:
+        buffer = bytearray(len(body) + 10)
+        view = memoryview(buffer)
+        with_the_head = answer.readinto1(view)
+        assert with_the_head + answer.readinto1(view[with_the_head:]) == len(body)
+        assert buffer[:-10] == body
+        assert answer.readinto1(view) == 0
+
+
+def test_what_came_in_time_is_given_and_what_does_not_come_is_an_error(
+    peer: Peer, pool: urllib3.HTTPConnectionPool
+) -> None:
+    peer.answers([b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n", b"some", _WAIT, _WAIT, _WAIT, _WAIT, _WAIT])
+    with get(pool, timeout=0.6) as answer:
+        assert answer.readinto1(memoryview(bytearray(9))) == 4
+        with pytest.raises(ReadTimeoutError):
+            answer.readinto1(memoryview(bytearray(5)))
