@@ -16,6 +16,7 @@ from typing import Any, Final
 from backend import messages
 
 _WAKE: Final = b'{"Operation":"wake"}'
+_WAKE_INTERVAL: Final = 0.02  # seconds; shorter than the pause between two looks of `transfer.spool_watch`
 
 
 class TransferError(Exception):
@@ -40,6 +41,7 @@ class TransferClient:
         self._lock = threading.Lock()
         self._wakes: socket.socket | None = None
         self._waking = threading.Lock()
+        self._woken = float("-inf")
 
     def fetch(self, name: str, timeout: float) -> int:
         """A read-only descriptor of the whole, verified object; the caller closes it.
@@ -92,8 +94,14 @@ class TransferClient:
         return dict(reply["State"])
 
     def wake(self) -> None:
-        """Say that the spool has something new. Only a hint: never waits and never fails."""
-        self._hint(_WAKE)
+        """Say that the spool has something new. Only a hint: never waits and never fails.
+
+        It is said once in a while and holds for what comes until the next: the transfer process looks twice.
+        """
+        now = time.monotonic()
+        if now - self._woken > _WAKE_INTERVAL:
+            self._woken = now
+            self._hint(_WAKE)
 
     def read(self, name: str) -> None:
         """Say that a cached attachment has been read for the first time in a while. Only a hint."""

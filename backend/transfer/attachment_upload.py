@@ -48,7 +48,10 @@ class AttachmentUpload:
         names: NameLocks,
         counters: Counters,
     ) -> None:
-        self._spool = spool
+        # text for what happens with every image: path objects showed in its profile
+        self._pending, self._incoming, self._tombstones, self._quarantine = (
+            f"{spool}/{folder}/" for folder in ("pending", "incoming", "tombstones", "quarantine")
+        )
         self._uploaded = uploaded
         self._cache = cache
         self._store = store
@@ -67,7 +70,7 @@ class AttachmentUpload:
             OSError: the local disk failed; it is still pending.
         """
         with self._names.holding(name):
-            path = self._spool / "pending" / name
+            path = self._pending + name
             if self.is_removed(name):
                 return False
             try:
@@ -75,7 +78,7 @@ class AttachmentUpload:
             except FileNotFoundError:
                 log.warning("pending_vanished name=%s", name)
             except ContentChanged:
-                os.rename(path, self._spool / "quarantine" / name)
+                os.rename(path, self._quarantine + name)
                 self._counters.add("corrupted")
                 log.error("spool_file_corrupted name=%s action=quarantine", name)  # noqa: TRY400 - one line per event
             return True
@@ -89,7 +92,7 @@ class AttachmentUpload:
         with self._names.holding(name):
             try:
                 if not self.is_removed(name):
-                    self._upload(name, self._spool / "incoming" / name)
+                    self._upload(name, self._incoming + name)
                     # The name must outlive a power cut, the bytes need not: S3 has them.
                     self._uploaded.sync()
             except FileNotFoundError:
@@ -101,10 +104,10 @@ class AttachmentUpload:
 
     def is_removed(self, name: str) -> bool:
         """Whether Orthanc has removed the attachment."""
-        return (self._spool / "tombstones" / name).exists()
+        return os.path.exists(self._tombstones + name)
 
-    def _upload(self, name: str, path: Path) -> None:
-        with path.open("rb") as content:
+    def _upload(self, name: str, path: str) -> None:
+        with open(path, "rb") as content:
             size = os.fstat(content.fileno()).st_size
             digest = read_digest(content.fileno())
             if digest is None:  # a file system without extended attributes
@@ -120,7 +123,7 @@ class AttachmentUpload:
         self._keep(name, path)
         self._cache.adopt(name, path, size)
 
-    def _keep(self, name: str, path: Path) -> None:
+    def _keep(self, name: str, path: str) -> None:
         try:
             self._uploaded.link(name, path)
         except FileNotFoundError:
@@ -135,7 +138,7 @@ class AttachmentUpload:
     def _restart_grace(self, name: str) -> None:
         """The server may still carry out what it has not confirmed: a removal that waits has to wait from now on."""
         try:
-            os.utime(self._spool / "tombstones" / name)
+            os.utime(self._tombstones + name)
         except FileNotFoundError:
             pass
 

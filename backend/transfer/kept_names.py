@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Final
@@ -40,14 +41,14 @@ class KeptNames:
     def let_go(self) -> None:
         self._is_held = False
 
-    def link(self, name: str, source: Path) -> None:
+    def link(self, name: str, source: Path | str) -> None:
         """Give the file at `source` a second name here. Nothing is copied, and the first name may go at any time.
 
         Raises:
             OSError: the disk cannot; FileNotFoundError: there is no such file.
         """
         try:
-            os.link(source, self.folder / name)
+            os.link(source, f"{self.folder}/{name}")
         except FileExistsError:
             pass  # its upload was repeated
         self._note(name)
@@ -65,7 +66,8 @@ class KeptNames:
         """Unlink the file if it is here."""
         with self._lock:
             if self._since.pop(name, None) is not None:
-                (self.folder / name).unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{self.folder}/{name}")
 
     def has(self, name: str) -> bool:
         return name in self._since

@@ -19,6 +19,7 @@ import shutil
 import threading
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +44,7 @@ class ReadCache:
         self.maximum = maximum
         self._counters = counters
         self._fetching = directory / "fetching"
+        self._objects = directory / "objects"
         self._lock = threading.Lock()
         self._sizes: dict[str, int] = {}
         self._by_age: list[tuple[float, str]] = []  # heap of (mtime when last looked at, name)
@@ -108,7 +110,7 @@ class ReadCache:
         """A path in `fetching` that nobody else has."""
         return self._fetching / f"{name}.{uuid.uuid4().hex}"
 
-    def publish(self, name: str, source: Path, size: int, *, unread: bool = False) -> None:
+    def publish(self, name: str, source: Path | str, size: int, *, unread: bool = False) -> None:
         """Rename a file of this file system into the cache; its size has been reserved.
 
         `unread`: nobody has asked for it yet, see `backend.cache`.
@@ -116,7 +118,7 @@ class ReadCache:
         Raises:
             OSError: the file is still where it was.
         """
-        target = self._path(name)
+        target = f"{self._objects}/{name[:2]}/{name}"  # text: path objects showed in the profile
         last_read = time.time()
         if unread:
             last_read -= UNREAD
@@ -126,12 +128,12 @@ class ReadCache:
         try:
             os.rename(source, target)
         except FileNotFoundError:
-            target.parent.mkdir(mode=0o700, exist_ok=True)
+            self._path(name).parent.mkdir(mode=0o700, exist_ok=True)
             os.rename(source, target)
         with self._lock:
             self._index(name, size, last_read)
 
-    def adopt(self, name: str, source: Path, size: int) -> None:
+    def adopt(self, name: str, source: Path | str, size: int) -> None:
         """Take over the file of an attachment that S3 holds now. It is not at `source` afterwards, come what may.
 
         It is dropped if it does not fit or the cache's disk fails: that must not keep the spool from emptying.
@@ -140,14 +142,14 @@ class ReadCache:
             OSError: the spool's own disk failed; the file is still at `source`.
         """
         if not self.reserve(size):
-            source.unlink(missing_ok=True)
+            _unlink(source)
             return
         try:
             self._move(name, source, size)
         except OSError as error:
-            if source.exists():  # otherwise it has been removed meanwhile
+            if os.path.exists(source):  # otherwise it has been removed meanwhile
                 self.disk_failed(error)
-                source.unlink(missing_ok=True)
+                _unlink(source)
         else:
             self._is_broken = False
         finally:
@@ -175,7 +177,7 @@ class ReadCache:
     def _path(self, name: str) -> Path:
         return cache_path(self.directory, name)
 
-    def _move(self, name: str, source: Path, size: int) -> None:
+    def _move(self, name: str, source: Path | str, size: int) -> None:
         try:
             self.publish(name, source, size)
         except OSError as error:
@@ -186,14 +188,14 @@ class ReadCache:
         copy = self.temporary(name)
         try:
             shutil.copyfile(source, copy)
-            digest = read_digest(source)
+            digest = read_digest(Path(source))
             if digest is not None:
                 write_digest(copy, digest)
             self.publish(name, copy, size)
         except OSError:
             copy.unlink(missing_ok=True)
             raise
-        source.unlink()
+        os.unlink(source)
 
     def _index(self, name: str, size: int, mtime: float) -> None:
         known = self._sizes.get(name)
@@ -236,3 +238,8 @@ class ReadCache:
         if not earlier:
             return set()
         return {name for name, status in found if max(earlier) - _YOUNG < status.st_ctime < booted}
+
+
+def _unlink(path: Path | str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)

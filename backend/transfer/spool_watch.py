@@ -18,7 +18,7 @@ from backend.transfer.remover import Remover
 log = logging.getLogger(__name__)
 
 _INTERVAL: Final = 1.0  # seconds
-_SHORTEST_INTERVAL: Final = 0.03  # seconds; hints come by the hundred, one listing serves many
+_SHORTEST_INTERVAL: Final = 0.03  # seconds; one listing serves many, and a hint stands for all of 20 ms
 _DUTY: Final = 5  # a listing that takes long is not begun again before this many times its duration
 
 
@@ -63,6 +63,7 @@ class SpoolWatch:
 
     def _run(self) -> None:
         while True:
+            is_hinted = self._hint.is_set()
             self._hint.clear()
             began = time.monotonic()
             try:
@@ -73,4 +74,5 @@ class SpoolWatch:
                     log.error("spool_unreadable reason=%r", error)  # noqa: TRY400 - one line per event
                 self._is_broken = True
             time.sleep(max(_SHORTEST_INTERVAL, _DUTY * (time.monotonic() - began)))
-            self._hint.wait(_INTERVAL)
+            if not is_hinted:  # after a hint it looks twice, see `TransferClient.wake`
+                self._hint.wait(_INTERVAL)

@@ -124,7 +124,7 @@ def test_an_unreadable_spool_file_stays_and_is_no_failure_of_s3(parts: Parts, mo
     def broken(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(Path, "open", broken)
+    monkeypatch.setattr("builtins.open", broken)
     with pytest.raises(OSError, match="Input/output"):
         parts.upload.upload_pending(NAME)
     assert parts.file("pending", NAME).exists()

@@ -146,3 +146,24 @@ def test_an_image_that_no_parser_survives_keeps_nothing_else_from_being_uploaded
     parts.spool.accept(name_of(4), CONTENT)
     watch.wake()
     assert queue.take() == name_of(4)
+
+
+def test_after_a_hint_it_looks_twice_because_a_hint_stands_for_what_comes_a_moment_later(
+    parts: Parts, queue: PendingQueue, watch: SpoolWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.transfer.spool_watch._INTERVAL", 1000.0)
+    looks: list[float] = []
+    look = watch.look
+
+    def noted() -> None:
+        looks.append(time.monotonic())
+        look()
+        if len(looks) == 2:  # after the look that the hint has caused
+            parts.spool.accept(NAME, CONTENT)
+
+    monkeypatch.setattr(watch, "look", noted)
+    watch.start()
+    wait_until(lambda: len(looks) == 1, DEADLINE, "it looks at its start")
+    watch.wake()
+    wait_until(lambda: queue.report()["PendingCount"] == 1, DEADLINE, "what came without a hint is queued")
+    assert len(looks) == 3
