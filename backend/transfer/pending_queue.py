@@ -7,6 +7,7 @@ after a failure.
 from __future__ import annotations
 
 import heapq
+import os
 import stat
 import threading
 import time
@@ -47,13 +48,12 @@ class PendingQueue:
         """Take over a listing of the folder; what is `removed` is not uploaded, though its file is there still."""
         with self._changed:
             known = self._pending.keys()
-            for name in names - known - removed:
-                self._add(name)
+            added = sum(self._add(name) for name in names - known - removed)
             for name in [name for name in known & names & removed if not self._pending[name].is_taken]:
                 self._leave(name)
             for name in [name for name in known - names if not self._pending[name].is_taken]:
                 self._forget(name)
-            self._changed.notify_all()
+            self._changed.notify(added)  # not all: they would take the interpreter from each other for nothing
 
     def take(self) -> str | None:
         """Wait for the next name; the caller answers with `finish` or `postpone`. None: stop."""
@@ -120,16 +120,18 @@ class PendingQueue:
                 "OldestPendingSeconds": None if oldest is None else max(0.0, round(time.time() - oldest, 3)),
             }
 
-    def _add(self, name: str) -> None:
+    def _add(self, name: str) -> bool:
+        """Whether there is one more to be taken."""
         try:
-            status = (self._folder / name).lstat()
+            status = os.lstat(f"{self._folder}/{name}")
         except FileNotFoundError:
-            return  # gone again
+            return False  # gone again
         if not stat.S_ISREG(status.st_mode):
-            return
+            return False
         self._pending[name] = _Pending(status.st_size, status.st_mtime)
         self._bytes += status.st_size
         heapq.heappush(self._waiting, (0.0, status.st_mtime, name))
+        return True
 
     def _forget(self, name: str) -> None:
         self._on_released(self._leave(name))
