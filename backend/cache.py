@@ -22,7 +22,7 @@ UNREAD: Final = 60.0  # seconds; more than the touch interval
 
 def cache_path(directory: Path, name: str) -> Path:
     """Where the attachment's file lies, if the cache holds it."""
-    return directory / "objects" / name[:2] / name
+    return Path(_path(directory, name))
 
 
 def open_cached(directory: Path, name: str, on_touch: Callable[[str], None] = lambda _: None) -> int | None:
@@ -32,7 +32,7 @@ def open_cached(directory: Path, name: str, on_touch: Callable[[str], None] = la
     A cache that cannot be read holds nothing: S3 has it all.
     """
     try:
-        descriptor = os.open(cache_path(directory, name), os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(_path(directory, name), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
@@ -42,3 +42,8 @@ def open_cached(directory: Path, name: str, on_touch: Callable[[str], None] = la
     except OSError:
         pass  # a disk that has become read-only still serves; eviction will find this file older than it is
     return descriptor
+
+
+def _path(directory: Path, name: str) -> str:
+    # not with `/`, which takes 3 µs each time, in every read and several times in a download
+    return f"{directory}/objects/{name[:2]}/{name}"

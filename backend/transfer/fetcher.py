@@ -74,7 +74,9 @@ class Fetcher:
         """
         self._good_copy = good_copy
         self._storage_directory = storage_directory
-        self._spool = spool
+        # strings, because joining a Path takes 3 µs, and each download does it several times
+        self._pending = f"{spool}/pending/"
+        self._tombstones = f"{spool}/tombstones/"
         self._cache = cache
         self._store = store
         self._key = key
@@ -111,7 +113,7 @@ class Fetcher:
 
     def is_here(self, name: str) -> bool:
         """Whether spool, cache or Orthanc's own folder hold it."""
-        if (self._spool / "pending" / name).exists() or cache_path(self._cache.directory, name).exists():
+        if os.path.exists(self._pending + name) or cache_path(self._cache.directory, name).exists():
             return True
         return self._storage_directory is not None and self._storage_directory.has(name)
 
@@ -188,7 +190,7 @@ class Fetcher:
         if self._is_removed(name):
             raise ObjectMissing(f"{name} has been removed")
         try:
-            return os.open(self._spool / "pending" / name, os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(self._pending + name, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             pass
         try:
@@ -247,7 +249,7 @@ class Fetcher:
             return copy
 
     def _is_removed(self, name: str) -> bool:
-        return (self._spool / "tombstones" / name).exists()
+        return os.path.exists(self._tombstones + name)
 
     def _fail_fast(self) -> None:
         error = self._availability.error(GET)
@@ -289,8 +291,7 @@ class Fetcher:
         if file.disk_error is not None:
             self._cache.disk_failed(file.disk_error)
         with self._names.if_free(name) as is_free:
-            is_removed = (self._spool / "tombstones" / name).exists()
-            if file.path is None or not is_reserved or not is_free or is_removed:
+            if file.path is None or not is_reserved or not is_free or self._is_removed(name):
                 file.unlink()
                 return
             try:

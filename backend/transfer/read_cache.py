@@ -18,8 +18,8 @@ import os
 import shutil
 import threading
 import time
-import uuid
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +45,7 @@ class ReadCache:
         self._counters = counters
         self._fetching = directory / "fetching"
         self._objects = directory / "objects"
+        self._numbers = count()  # of files being fetched, which do not outlive this process
         self._lock = threading.Lock()
         self._sizes: dict[str, int] = {}
         self._by_age: list[tuple[float, str]] = []  # heap of (mtime when last looked at, name)
@@ -108,7 +109,7 @@ class ReadCache:
 
     def temporary(self, name: str) -> Path:
         """A path in `fetching` that nobody else has."""
-        return self._fetching / f"{name}.{uuid.uuid4().hex}"
+        return Path(f"{self._fetching}/{name}.{next(self._numbers)}")
 
     def publish(self, name: str, source: Path | str, size: int, *, unread: bool = False) -> None:
         """Rename a file of this file system into the cache; its size has been reserved.
