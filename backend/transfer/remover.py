@@ -85,6 +85,7 @@ class Remover:
         self._decide: Decide = self._clear_all
         self._is_reserved: Callable[[str], bool] = lambda _: False
         self._pending_sync = DirectorySync(spool / "pending")
+        self._tombstones_sync = DirectorySync(spool / "tombstones")
         self._stopped = threading.Event()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="delete")
 
@@ -121,11 +122,31 @@ class Remover:
 
     def delete_due(self) -> int:
         """Delete the objects whose time has come, up to a batch of them; returns how many were due."""
-        due = [name for name, _ in self._removals.due(lambda removal: removal.is_cleared, self._grace_period)]
+        removals = self._removals.due(lambda removal: removal.is_cleared, self._grace_period)
+        if not self._are_durable(removals):
+            return 0
+        due = [name for name, _ in removals]
         deleted = [name for name, is_deleted in zip(due, self._pool.map(self._delete, due), strict=True) if is_deleted]
         if deleted:
             self._finish(deleted)
         return len(due)
+
+    def _are_durable(self, removals: list[tuple[str, Removal]]) -> bool:
+        """Make the tombstones outlive a power cut; whether they do.
+
+        The plugin syncs them as well, but they are seen before that is done. Were the object gone and the tombstone
+        after all not there, nobody would know any more that it was removed.
+        """
+        if not removals:
+            return True
+        try:
+            self._tombstones_sync.sync()
+        except OSError as error:
+            log.warning("removal_failed reason=%s", error)
+            for _, removal in removals:
+                removal.failed()
+            return False
+        return True
 
     def _run(self) -> None:
         while not self._stopped.is_set():

@@ -36,6 +36,8 @@ from config.settings import OrthancSettings, StorageSettings
 MEGABYTE = 1024 * 1024
 THREADS = 4
 KEPT = 0.5  # seconds
+SLOW = 0.02  # part of the syncs
+SLOWNESS = 0.5  # seconds; longer than a removal waits here before it is carried out
 BURIED = 0.3  # part of the attachments that are removed again
 SPOOL_SIZE, CACHE_SIZE = 8 * MEGABYTE, 3 * MEGABYTE  # both together fit on the disk
 
@@ -142,7 +144,20 @@ def leave_out_syncs(of_folders: bool) -> None:
     os.fsync = fsync
 
 
+def make_some_syncs_slow() -> None:
+    """A disk that is busy lets fsync wait: meanwhile the others see what is not durable yet, and go on."""
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if random.random() < SLOW:
+            time.sleep(SLOWNESS)
+        real(descriptor)
+
+    os.fsync = fsync
+
+
 def main(folder: Path, events: Events, seed: int, mistake: str) -> None:
+    make_some_syncs_slow()
     if mistake in ("no-fsync", "no-directory-fsync"):
         leave_out_syncs(of_folders=mistake == "no-directory-fsync")
     # what is kept in case the index has forgotten something would fill the disk

@@ -141,6 +141,27 @@ def test_it_works_by_itself_until_it_is_stopped_and_outlives_a_disk_that_fails(
     assert parts.file("tombstones", name_of(2)).exists()
 
 
+def test_nothing_is_deleted_before_its_tombstone_is_durable(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The remover sees a tombstone as soon as it has a name; the fsync of whoever made it may still be under way."""
+    parts.store.put_foreign(NAME, CONTENT)
+    bury(parts, NAME)
+    seen: list[list[str]] = []
+    failures = [OSError(5, "Input/output error")]
+
+    def sync() -> None:
+        seen.append(parts.store.keys())
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(parts.remover._tombstones_sync, "sync", sync)
+    assert parts.remove_due() == 0
+    assert parts.store.keys() == [NAME]
+    assert parts.file("tombstones", NAME).exists()
+    wait_until(lambda: parts.remove_due() == 1, 20, "it is tried again")
+    assert seen == [[NAME], [NAME]]
+    assert parts.store.keys() == []
+
+
 def test_while_deletes_are_paused_the_spool_is_emptied_all_the_same(parts: Parts) -> None:
     parts.availability.failed("DeleteObject", Unreachable("away"))
     parts.spool.accept(NAME, CONTENT)
