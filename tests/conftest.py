@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,9 @@ from tests.servers.radosgw import Radosgw, RadosgwUnavailable
 # how fast examples are found and tried says nothing of the code, only of the machine
 settings.register_profile("isen", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("isen")
+
+# a shell has what it starts in the background ignore SIGINT, and so would the programs that tests interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -118,8 +118,7 @@ def test_from_orthancs_own_folder_into_the_bucket_while_everything_goes_on(node:
     images |= new
 
     # the migration is killed, goes on, and is repeated; images come and are read meanwhile
-    command = ["env", "--default-signal=INT"]  # shells have what runs in the background ignore it
-    command += [sys.executable, "-m", "backend.cli", "migrate", str(node.folder / "orthanc.json"), "--remove-copied"]
+    command = [sys.executable, "-m", "backend.cli", "migrate", str(node.folder / "orthanc.json"), "--remove-copied"]
     with read_meanwhile(node, images):
         assert node.gate
         node.gate.delay = 0.3  # so that it is not over before the signal comes
