@@ -112,7 +112,8 @@ class Remover:
         """Have it decided whether the index refers to what is due, up to a batch."""
         grace = min(self._grace_period, _CHECKED_AFTER)
         due = self._removals.due(lambda removal: not (removal.is_cleared or removal.is_undecided), grace)
-        self._decide([(name, removal) for name, removal in due if not self._is_reserved(name)])
+        if self._are_durable(due):  # before the last local copy goes, too
+            self._decide([(name, removal) for name, removal in due if not self._is_reserved(name)])
 
     def clear(self, name: str, removal: Removal) -> None:
         """The index does not refer to it: the last local copy may go, and then the object."""
@@ -122,10 +123,7 @@ class Remover:
 
     def delete_due(self) -> int:
         """Delete the objects whose time has come, up to a batch of them; returns how many were due."""
-        removals = self._removals.due(lambda removal: removal.is_cleared, self._grace_period)
-        if not self._are_durable(removals):
-            return 0
-        due = [name for name, _ in removals]
+        due = [name for name, _ in self._removals.due(lambda removal: removal.is_cleared, self._grace_period)]
         deleted = [name for name, is_deleted in zip(due, self._pool.map(self._delete, due), strict=True) if is_deleted]
         if deleted:
             self._finish(deleted)

@@ -336,3 +336,28 @@ def test_a_mistake_in_one_round_does_not_end_the_removals(
     wait_until(lambda: not parts.file("tombstones", NAME).exists(), 20, "it is removed all the same")
     parts.remover.stop()
     assert caplog.text.count("removal_failed reason=a mistake") == 1
+
+
+def test_the_only_copy_goes_once_the_tombstone_is_durable_and_not_before(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not every file system writes its folders in the order in which they were changed."""
+    parts.spool.accept(NAME, CONTENT)
+    parts.file("tombstones", NAME).touch()
+    parts.removals.refresh({NAME})
+    fsync = os.fsync
+
+    def fails(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("tombstones"):
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails)
+    parts.remover.check_due()
+    assert parts.file("pending", NAME).exists()
+    monkeypatch.undo()
+    removal = parts.removals.get(NAME)
+    assert removal
+    removal.not_before = 0.0
+    parts.remover.check_due()
+    assert not parts.file("pending", NAME).exists()
