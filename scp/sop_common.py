@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
+from mmap import ACCESS_READ, mmap
 from typing import BinaryIO, Final
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from scp.upper_layer.nesting import NestingError, check_nesting
+
 HEAD_LENGTH: Final = 64 * 1024  # bytes, after inflation
+LARGEST_INFLATED: Final = 256 * 1024 * 1024  # bytes; Orthanc needs several times as much memory to parse them
 
 _SOP_CLASS_UID: Final = 0x00080016
 _SOP_INSTANCE_UID: Final = 0x00080018
@@ -85,6 +92,46 @@ def inflates_beyond(data_set: BinaryIO, maximum: int) -> bool:
     finally:
         data_set.seek(start)
     return length > maximum
+
+
+def nests_beyond(data_set: BinaryIO, transfer_syntax: str, maximum: int) -> bool:
+    """Whether sequences are nested deeper than `maximum` levels; `data_set` is left where it was.
+
+    One that ends inside an element is judged by what comes before. Costs 0.1 ms for a CT image, and about 1 µs for
+    each element of sequences; a deflated one is inflated into memory, up to `LARGEST_INFLATED`, and counts as too deep
+    beyond.
+    """
+    start = data_set.tell()
+    try:
+        with _content(data_set, start, deflated=transfer_syntax in DEFLATED) as content:
+            check_nesting(
+                content,
+                implicit=transfer_syntax == ImplicitVRLittleEndian,
+                little_endian=transfer_syntax != ExplicitVRBigEndian,
+                maximum=maximum,
+            )
+    except NestingError:
+        return True
+    except struct.error:
+        return False
+    finally:
+        data_set.seek(start)
+    return False
+
+
+@contextmanager
+def _content(data_set: BinaryIO, start: int, *, deflated: bool) -> Iterator[bytes | mmap]:
+    if deflated:
+        inflater = zlib.decompressobj(_RAW_DEFLATE)
+        content = inflater.decompress(data_set.read(), LARGEST_INFLATED)
+        if inflater.unconsumed_tail:
+            raise NestingError("too large to be looked at")
+        yield content
+    elif isinstance(data_set, BytesIO) or start:
+        yield data_set.read()
+    else:
+        with mmap(data_set.fileno(), 0, access=ACCESS_READ) as mapped:
+            yield mapped
 
 
 def _inflate(head: bytes) -> bytes:

@@ -26,13 +26,21 @@ from scp.part10 import FileMeta, file_header
 from scp.received.hand_over import HandOver
 from scp.received.journal import AlreadyWaiting, JournalFull
 from scp.request import Request, Service
-from scp.sop_common import DEFLATED, NotADataSet, inflates_beyond, read_sop_common
+from scp.sop_common import (
+    DEFLATED,
+    LARGEST_INFLATED,
+    NotADataSet,
+    inflates_beyond,
+    nests_beyond,
+    read_sop_common,
+)
 from scp.statuses import CANNOT_UNDERSTAND, DATA_SET_DOES_NOT_MATCH, OUT_OF_RESOURCES, SUCCESS, Refusal
 
 log = logging.getLogger(__name__)
 
 STORAGE_SOP_CLASSES: Final = tuple(UID(str(context.abstract_syntax)) for context in AllStoragePresentationContexts)
-MAXIMUM_INFLATED: Final = 256 * 1024 * 1024  # bytes; Orthanc needs several times as much memory to parse them
+# levels; Orthanc parses by recursion, and on a thread of its REST API 1.10.1 crashes at 50
+DEEPEST: Final = 32
 BLOCK_SIZE: Final = 1024 * 1024  # bytes read from the data set at once
 ROOM_PATIENCE: Final = 10.0  # seconds a sender is made to wait while the journal is full
 TURN_PATIENCE: Final = 60.0  # seconds, while an older instance of the same UID is owed to Orthanc
@@ -131,8 +139,10 @@ def _checked_meta(request: Request) -> FileMeta:
     sop_instance_uid = str(request.message.AffectedSOPInstanceUID or "")
     try:
         found = read_sop_common(request.data_set, transfer_syntax)
-        if transfer_syntax in DEFLATED and inflates_beyond(request.data_set, MAXIMUM_INFLATED):
+        if transfer_syntax in DEFLATED and inflates_beyond(request.data_set, LARGEST_INFLATED):
             raise Refusal(CANNOT_UNDERSTAND, "the data set is too large when inflated")
+        if nests_beyond(request.data_set, transfer_syntax, DEEPEST):
+            raise Refusal(CANNOT_UNDERSTAND, "sequences are nested too deeply")
     except NotADataSet as error:
         raise Refusal(CANNOT_UNDERSTAND, "not a data set in the negotiated transfer syntax") from error
     if not (found.sop_class_uid and found.sop_instance_uid):

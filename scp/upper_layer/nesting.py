@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
-from typing import Final
+from collections.abc import Callable
+from mmap import mmap
+from typing import Any, Final, TypeAlias
 
 from pydicom._dicom_dict import DicomDictionary
 
@@ -14,58 +16,76 @@ _SEQUENCE_END: Final = 0xFFFEE0DD
 _LONG_VRS: Final = frozenset(
     (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 )
+_FRAGMENTED: Final = (b"OB", b"OW")
 _SEQUENCES: Final = frozenset(tag for tag, entry in DicomDictionary.items() if entry[0] == "SQ")
+
+
+Buffer: TypeAlias = bytes | mmap
 
 
 class NestingError(ValueError):
     """Nested too deeply, or not nested properly."""
 
 
-def check_nesting(encoded: bytes, *, implicit: bool, little_endian: bool, maximum: int) -> None:
-    """Walk the elements of `encoded`; constant memory but for one number per level.
+def check_nesting(encoded: Buffer, *, implicit: bool, little_endian: bool, maximum: int) -> None:
+    """Walk the elements of `encoded`; constant memory but for one number per level. Values are stepped over: the
+    200 elements of a CT image take 0.1 ms, its pixels nothing.
 
     Raises:
         NestingError: more than `maximum` levels of sequences.
         struct.error: the data set ends inside an element.
     """
     order = "<" if little_endian else ">"
-    tag_format, long_format, short_format = (
-        struct.Struct(order + "HH"),
-        struct.Struct(order + "L"),
-        struct.Struct(order + "H"),
-    )
+    unpack_short = struct.Struct(order + "HH2sH").unpack_from
+    unpack_long = struct.Struct(order + "L").unpack_from
+    size = len(encoded)
     offset = 0
     ends: list[tuple[int, bool]] = []  # of each open sequence and item: where it ends, and whether below it is implicit
     deepest = 2 * maximum  # a level is a sequence and its item
-    while offset < len(encoded):
+    while offset < size:
         while ends and offset >= ends[-1][0]:
             ends.pop()
-        group, element = tag_format.unpack_from(encoded, offset)
-        tag = group << 16 | element
-        offset += 4
+        group, element, vr, length = unpack_short(encoded, offset)
         below_implicit = ends[-1][1] if ends else implicit
         if group == 0xFFFE or below_implicit:
-            (length,) = long_format.unpack_from(encoded, offset)
-            offset += 4
+            tag = group << 16 | element
+            (length,) = unpack_long(encoded, offset + 4)
+            offset += 8
+            if tag in (_ITEM_END, _SEQUENCE_END):
+                del ends[-1:]
+                continue
             opens = tag == _ITEM or (group != 0xFFFE and (length == _UNDEFINED or tag in _SEQUENCES))
+        elif vr not in _LONG_VRS:
+            offset += 8 + length
+            continue
         else:
-            vr = encoded[offset : offset + 2]
-            if vr in _LONG_VRS:
-                (length,) = long_format.unpack_from(encoded, offset + 4)
-                offset += 8
-            else:
-                (length,) = short_format.unpack_from(encoded, offset + 2)
-                offset += 4
+            (length,) = unpack_long(encoded, offset + 8)
+            offset += 12
+            if length == _UNDEFINED and vr in _FRAGMENTED:
+                offset = _after_fragments(encoded, offset, unpack_short, unpack_long)
+                continue
             opens = vr == b"SQ" or length == _UNDEFINED
             below_implicit = vr == b"UN"  # PS3.5 6.2.2: a sequence of unknown VR is in Implicit VR
-        if tag in (_ITEM_END, _SEQUENCE_END):
-            if ends:
-                ends.pop()
-        elif opens:
-            ends.append((len(encoded) + 1 if length == _UNDEFINED else offset + length, below_implicit))
+        if opens:
+            ends.append((size + 1 if length == _UNDEFINED else offset + length, below_implicit))
             if len(ends) > deepest:
                 raise NestingError(f"more than {maximum} levels")
         else:
             offset += length
-    if offset > len(encoded) or any(end > len(encoded) for end, _ in ends):
+    if offset > size or any(end > size for end, _ in ends):
         raise struct.error("the data set ends inside an element")
+
+
+def _after_fragments(
+    encoded: Buffer, offset: int, unpack_short: Callable[..., Any], unpack_long: Callable[..., Any]
+) -> int:
+    """Where encapsulated pixel data ends, whose fragments begin at `offset` (PS3.5 A.4)."""
+    while True:
+        group, element, _, _ = unpack_short(encoded, offset)
+        (length,) = unpack_long(encoded, offset + 4)
+        tag = group << 16 | element
+        if tag == _SEQUENCE_END:
+            return offset + 8
+        if tag != _ITEM or length == _UNDEFINED:
+            raise struct.error("encapsulated pixel data with something else than fragments")
+        offset += 8 + length

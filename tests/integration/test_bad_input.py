@@ -17,7 +17,7 @@ from tests.fakes.images import made_up_ct
 from tests.integration.harness import Node, NodeMaker
 
 
-def store_encoded(node: Node, data_set: bytes) -> int:
+def store_encoded(node: Node, data_set: bytes, sop_instance_uid: str = "") -> int:
     """C-STORE of these bytes as a CT image; the status that comes back."""
     ae = AE("MODALITY")
     ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
@@ -27,7 +27,7 @@ def store_encoded(node: Node, data_set: bytes) -> int:
         request = C_STORE()
         request.MessageID = 1
         request.AffectedSOPClassUID = CTImageStorage
-        request.AffectedSOPInstanceUID = generate_uid()
+        request.AffectedSOPInstanceUID = sop_instance_uid or generate_uid()
         request.Priority = 2
         request.DataSet = BytesIO(data_set)
         association._reactor_checkpoint.clear()  # as send_c_store does: the answer is ours
@@ -69,6 +69,26 @@ def test_a_data_set_of_another_instance_than_the_command_says_is_refused(node: N
     bare = encoded.getvalue()[encoded.getvalue().index(b"\x08\x00\x16\x00UI") :]
     assert store_encoded(node, bare) == DATA_SET_DOES_NOT_MATCH
     assert node.instances() == before
+
+
+@pytest.mark.parametrize(("levels", "status"), [(32, SUCCESS), (33, CANNOT_UNDERSTAND), (2000, CANNOT_UNDERSTAND)])
+def test_sequences_that_would_exhaust_orthancs_stack_do_not_get_there(
+    make_node: NodeMaker, tmp_path: Path, levels: int, status: int
+) -> None:
+    """An Orthanc that gets 50 levels over its REST API may crash; 32 it must bear."""
+    node = make_node()
+    node.start()
+    path = tmp_path / "image.dcm"
+    image = made_up_ct(generate_uid(), generate_uid(), 1, side=16)
+    del image.PixelData
+    image.save_as(path, enforce_file_format=True)
+    with path.open("ab") as file:
+        file.write(b"\x40\x00\x30\xa7SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff" * levels)
+        file.write(b"\xfe\xff\x0d\xe0\0\0\0\0\xfe\xff\xdd\xe0\0\0\0\0" * levels)
+    bare = path.read_bytes()[path.read_bytes().index(b"\x08\x00\x16\x00UI") :]
+    assert store_encoded(node, bare, image.SOPInstanceUID) == status
+    assert node.orthanc.get_json("/statistics")["CountInstances"] == (status == SUCCESS)
+    assert node.peer.echo().exit_code == 0
 
 
 def test_a_move_to_an_unknown_destination_is_refused(node: Node, thumbnails: list[Path]) -> None:

@@ -27,6 +27,7 @@ from scp.orthanc_client import OrthancClient, OrthancError, OrthancRefused, Orth
 from scp.received.hand_over import HandOver
 from scp.received.journal import Journal
 from scp.services.store import StoreService
+from scp.sop_common import nests_beyond
 from tests.fakes.dimse_request import RecordedRequest, encode
 
 INSTANCE_UID = "1.2.826.0.1.3680043.8.498.1"
@@ -103,7 +104,7 @@ def test_a_deflated_data_set_is_forwarded_deflated() -> None:
 
 def test_a_deflated_data_set_that_grows_without_bound_is_not_forwarded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few hundred kilobytes can inflate to gigabytes, which Orthanc would hold in memory."""
-    monkeypatch.setattr("scp.services.store.MAXIMUM_INFLATED", 1_000_000)
+    monkeypatch.setattr("scp.services.store.LARGEST_INFLATED", 1_000_000)
     for length, status in ((900_000, 0x0000), (1_100_000, 0xC000)):
         deflater = zlib.compressobj(wbits=-15)
         encoded = deflater.compress(encode(image(EncapsulatedDocument=bytes(length)))) + deflater.flush()
@@ -111,6 +112,51 @@ def test_a_deflated_data_set_that_grows_without_bound_is_not_forwarded(monkeypat
         request, posted = store(encoded, DeflatedExplicitVRLittleEndian)
         assert request.statuses == [status]
         assert len(posted) == (status == 0x0000)
+
+
+def nested(levels: int, *, undefined: bool = False) -> Dataset:
+    item = Dataset()
+    item.CodeValue = "x"
+    for level in range(levels):
+        outer = image() if level == levels - 1 else Dataset()
+        outer.ContentSequence = [item]
+        outer["ContentSequence"].is_undefined_length = undefined
+        item.is_undefined_length_sequence_item = undefined
+        item = outer
+    return item
+
+
+@pytest.mark.parametrize("undefined", [False, True])
+@pytest.mark.parametrize("transfer_syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_what_is_nested_so_deeply_that_orthanc_might_crash_is_not_forwarded(
+    transfer_syntax: str, undefined: bool
+) -> None:
+    for levels, status in ((32, 0x0000), (33, 0xC000)):
+        request, posted = store(encode(nested(levels, undefined=undefined), transfer_syntax), transfer_syntax)
+        assert request.statuses == [status]
+        assert len(posted) == (status == 0x0000)
+
+
+def test_what_is_nested_too_deeply_is_found_in_deflated_data_sets_too() -> None:
+    for levels, status in ((32, 0x0000), (33, 0xC000)):
+        deflater = zlib.compressobj(wbits=-15)
+        encoded = deflater.compress(encode(nested(levels))) + deflater.flush()
+        request, _ = store(encoded, DeflatedExplicitVRLittleEndian)
+        assert request.statuses == [status]
+
+
+def test_what_is_nested_too_deeply_is_found_behind_and_within_pixel_data(tmp_path: Path) -> None:
+    """Fragments are stepped over, whatever is in them; what comes behind them is not."""
+    fragments = b"".join(b"\xfe\xff\x00\xe0\x10\0\0\0" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff" * 2 for _ in range(200))
+    pixels = b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff" + fragments + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    signatures = b"".join(b"\xfa\xff\xfa\xffSQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff" for _ in range(33))
+    for behind, status in ((b"", 0x0000), (signatures, 0xC000)):
+        encoded = encode(image()) + pixels + behind
+        assert store(encoded, JPEGLosslessSV1)[0].statuses == [status]
+        (tmp_path / "large").write_bytes(encoded)
+        with (tmp_path / "large").open("rb") as file:  # as a large data set arrives
+            assert nests_beyond(file, JPEGLosslessSV1, 32) == (status != 0x0000)
+            assert file.tell() == 0
 
 
 def test_identifiers_behind_a_sequence_of_undefined_length_are_found() -> None:
