@@ -139,6 +139,8 @@ def _forget(folder: Path) -> None:
     An ext4 without journal, as virtual machines have it, goes through the inodes that were deleted in the last minutes
     whenever a file is made: 0.7 ms for each after a few thousand. Nobody's old images were deleted here a moment ago.
     """
+    if not folder.exists():  # Orthanc without Isen has neither
+        return
     aside = folder.rename(folder.with_name(f"{folder.name}-{uuid4().hex}"))
     for path in aside.rglob("*"):
         if path.is_file():
