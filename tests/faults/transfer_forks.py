@@ -17,7 +17,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from backend.transfer import (
@@ -57,9 +56,9 @@ def _drop_some_pending() -> None:
     """The uploader takes some files out of the spool without having uploaded them."""
     upload = attachment_upload.AttachmentUpload._upload
 
-    def mistaken(self: Any, name: str, path: Path) -> None:
+    def mistaken(self: Any, name: str, path: str) -> None:
         if name < "4":
-            path.unlink()
+            os.unlink(path)
         else:
             upload(self, name, path)
 
