@@ -57,8 +57,10 @@ def exchange(
     head = _head(method, target, headers)
     connection = pool._get_conn(timeout=pool_timeout)  # noqa: SLF001 - urllib3 has no other way to lend a connection
     try:
-        if connection.is_closed:
+        is_new = connection.is_closed
+        if is_new:
             _connect(pool, connection)
+        if is_new or connection.sock.gettimeout() is not None:  # type: ignore[attr-defined]  # urllib3 itself has used it
             _limit(connection, timeout)
         return Answer(pool, connection, method, _sent(connection, head, body))
     except BaseException as error:

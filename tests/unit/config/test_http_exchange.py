@@ -327,6 +327,17 @@ def test_an_error_of_the_body_passes_through_and_ends_the_connection(
         assert answer.status == 204
 
 
+def test_a_connection_that_urllib3_has_used_meanwhile_has_our_time_out_again(
+    peer: Peer, pool: urllib3.HTTPConnectionPool
+) -> None:
+    empty = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+    peer.answers([empty], [_WAIT, empty])
+    pool.request("GET", "/", timeout=0.1)
+    with get(pool) as answer:
+        assert answer.status == 200
+    assert peer.connections == 1
+
+
 def test_a_pool_with_a_limit_lends_no_more_connections(peer: Peer, pool: urllib3.HTTPConnectionPool) -> None:
     peer.answers(*[[b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"]] * 2)
     with get(pool), pytest.raises(EmptyPoolError):
