@@ -221,7 +221,7 @@ def test_ending_a_tool_at_any_moment_does_no_harm(node: Node, tmp_path: Path) ->
         )
         time.sleep(moment)
         tool.send_signal(end)
-        assert tool.wait(20) in (-end, 0, 1, 2)
+        assert tool.wait(20) in (-end, 128 + end, 0, 1, 2)  # 130: typer's, before the tool has begun
         assert list(temporary.rglob("*")) == []
     isen(node, "repair", *NOW, "--apply", "--delete-unknown")
     assert isen(node, "verify", *NOW, "--read-data")[0] == 0
