@@ -8,6 +8,7 @@ large nor a deflated data set costs more than a small one, and nothing a peer wr
 from __future__ import annotations
 
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ DEFLATED: Final = (
     "1.2.840.10008.1.2.4.205",  # JPIP HTJ2K Referenced Deflate
 )
 _RAW_DEFLATE: Final = -15  # PS3.5 A.5: RFC 1951 without header
+_inflating: Final = threading.Lock()  # many peers at once must not fill the memory
 _LONG_VRS: Final = frozenset(
     (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 )
@@ -95,15 +97,14 @@ def inflates_beyond(data_set: BinaryIO, maximum: int) -> bool:
 
 
 def nests_beyond(data_set: BinaryIO, transfer_syntax: str, maximum: int) -> bool:
-    """Whether sequences are nested deeper than `maximum` levels; `data_set` is left where it was.
+    """Whether sequences are nested deeper than `maximum` levels; `data_set` is at its start, and left there.
 
-    One that ends inside an element is judged by what comes before. Costs 0.1 ms for a CT image, and about 1 µs for
-    each element of sequences; a deflated one is inflated into memory, up to `LARGEST_INFLATED`, and counts as too deep
-    beyond.
+    One that ends inside an element is judged by what comes before. Costs 0.04 ms for a CT image of 200 elements. A
+    deflated one is inflated into memory, one of this process at a time; beyond `LARGEST_INFLATED` it counts as too
+    deep.
     """
-    start = data_set.tell()
     try:
-        with _content(data_set, start, deflated=transfer_syntax in DEFLATED) as content:
+        with _content(data_set, deflated=transfer_syntax in DEFLATED) as content:
             check_nesting(
                 content,
                 implicit=transfer_syntax == ImplicitVRLittleEndian,
@@ -115,20 +116,21 @@ def nests_beyond(data_set: BinaryIO, transfer_syntax: str, maximum: int) -> bool
     except struct.error:
         return False
     finally:
-        data_set.seek(start)
+        data_set.seek(0)
     return False
 
 
 @contextmanager
-def _content(data_set: BinaryIO, start: int, *, deflated: bool) -> Iterator[bytes | mmap]:
+def _content(data_set: BinaryIO, *, deflated: bool) -> Iterator[bytes | mmap]:
     if deflated:
-        inflater = zlib.decompressobj(_RAW_DEFLATE)
-        content = inflater.decompress(data_set.read(), LARGEST_INFLATED)
-        if inflater.unconsumed_tail:
-            raise NestingError("too large to be looked at")
-        yield content
-    elif isinstance(data_set, BytesIO) or start:
-        yield data_set.read()
+        with _inflating:
+            inflater = zlib.decompressobj(_RAW_DEFLATE)
+            content = inflater.decompress(data_set.read(), LARGEST_INFLATED)
+            if inflater.unconsumed_tail:
+                raise NestingError("too large to be looked at")
+            yield content
+    elif isinstance(data_set, BytesIO):
+        yield data_set.getvalue()
     else:
         with mmap(data_set.fileno(), 0, access=ACCESS_READ) as mapped:
             yield mapped

@@ -44,7 +44,6 @@ class ReadCache:
         self.maximum = maximum
         self._counters = counters
         self._fetching = directory / "fetching"
-        self._objects = directory / "objects"
         self._numbers = count()  # of files being fetched, which do not outlive this process
         self._lock = threading.Lock()
         self._sizes: dict[str, int] = {}
@@ -119,7 +118,7 @@ class ReadCache:
         Raises:
             OSError: the file is still where it was.
         """
-        target = f"{self._objects}/{name[:2]}/{name}"  # text: path objects showed in the profile
+        target = self._path(name)
         last_read = time.time()
         if unread:
             last_read -= UNREAD
@@ -129,7 +128,7 @@ class ReadCache:
         try:
             os.rename(source, target)
         except FileNotFoundError:
-            self._path(name).parent.mkdir(mode=0o700, exist_ok=True)
+            target.parent.mkdir(mode=0o700, exist_ok=True)
             os.rename(source, target)
         with self._lock:
             self._index(name, size, last_read)

@@ -28,8 +28,8 @@ class NestingError(ValueError):
 
 
 def check_nesting(encoded: Buffer, *, implicit: bool, little_endian: bool, maximum: int) -> None:
-    """Walk the elements of `encoded`; constant memory but for one number per level. Values are stepped over: the
-    200 elements of a CT image take 0.1 ms, its pixels nothing.
+    """Walk the elements of `encoded`; constant memory but for one number per level. Values are stepped over:
+    200 elements take 0.04 ms, pixels nothing.
 
     Raises:
         NestingError: more than `maximum` levels of sequences.
