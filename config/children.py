@@ -18,6 +18,14 @@ from typing import Any, Final
 
 from config.child_process import CANNOT_START
 
+# glibc gives blocks of an image's size back to the system when they are freed, and the next image faults every page in
+# again: a third of the kernel's CPU time of a worker that receives. So blocks below 8 MiB are kept, up to 32 MiB of
+# them in each of two arenas.
+_MEMORY: Final = {
+    "MALLOC_MMAP_THRESHOLD_": str(8 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(32 << 20),
+    "MALLOC_ARENA_MAX": "2",
+}
 _FIRST_PAUSE: Final = 0.1  # seconds before the first restart; doubles with each that follows soon
 _LONGEST_PAUSE: Final = 30.0
 _HEALTHY_AFTER: Final = 60.0  # seconds of life after which the pauses start over
@@ -74,7 +82,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=self.folder,
-            env=self.spec.environment,
+            env={**_MEMORY, **self.spec.environment},
             pass_fds=self.spec.descriptors,
             process_group=0,  # Ctrl-C in Orthanc's terminal is Orthanc's business; it stops us in order
         )
