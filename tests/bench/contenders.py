@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sysconfig
 import time
@@ -24,6 +25,7 @@ from tests.bench.distant_s3 import DistantS3
 
 _STARTED: Final = 30.0  # seconds
 DESTINATION: Final = "BENCH-STORE"  # AE title of the storescp that C-MOVE sends to
+_ATTACHMENT: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(\.dcm)?(\.head)?")
 _SAMPLES: Final = Path(__file__).with_name("samples_plugin.py")
 
 
@@ -112,6 +114,17 @@ class Contender:
         pending = self.folder / "spool" / "pending"
         wait_until(lambda: not any(pending.iterdir()), deadline, f"the spool of {self.name} is empty")
         return time.monotonic() - start
+
+    def drop(self, s3: DistantS3) -> None:
+        """Give back the disk and the memory of all images that it holds; it may not be asked for them any more.
+
+        Call `settle` before. Its index is left, and what it could serve from memory.
+        """
+        if self.recipe.uses_s3:
+            s3.empty(self.bucket)
+        for path in self.folder.rglob("*"):
+            if _ATTACHMENT.match(path.name) and not path.is_symlink():
+                os.truncate(path, 0)
 
     def pending(self) -> int:
         """Attachments that are not in S3 yet."""

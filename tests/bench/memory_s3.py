@@ -105,6 +105,9 @@ class MemoryS3:
             self._buckets[name] = Bucket()
             return Answer(HTTPStatus.OK)
         bucket = self._bucket(name)
+        if request.method == "DELETE":  # with all that is in it, unlike S3
+            del self._buckets[name]
+            return Answer(HTTPStatus.NO_CONTENT)
         if request.method == "HEAD":
             return Answer(HTTPStatus.OK)
         if request.method == "GET" and "uploads" in request.query:

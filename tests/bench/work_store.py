@@ -101,6 +101,7 @@ def _store(bench: Bench, contender: Contender, load: _Load) -> list[Sample]:
             study.remove()
     if (stored := contender.instances() - before) != total:
         raise SendingFailed(f"{total} images were sent without an error, {stored} arrived")
+    contender.drop(bench.s3)
     watched = watcher.watched
     sample = Sample(
         total / elapsed,
@@ -132,4 +133,5 @@ def _gil_held(bench: Bench, contender: Contender, load: _Load) -> list[Sample]:
         for study in studies:
             study.remove()
     contender.settle()
+    contender.drop(bench.s3)
     return [Sample(100 * share, {"samples": taken, "images_per_second": round(load.senders * images / elapsed, 1)})]
