@@ -10,10 +10,12 @@ ReadTimeoutError if it says nothing in time, SSLError for TLS, and those of conn
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import ssl
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
@@ -32,6 +34,57 @@ _PIECE: Final = 256 * 1024  # bytes asked of a socket at most
 _INTERIM: Final = 8  # answers 1xx before the one that counts
 _WORTH_DRAINING: Final = 64 * 1024  # bytes of a body that are read so that the connection can be used again
 _NO_BODY: Final = (204, 304)
+
+
+class BodyUnreadable(Exception):
+    """The body could not be read: nothing is wrong with the network. `error` says why."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class FileBody:
+    """The first `size` bytes of an open file; a plain socket takes them from the page cache, without a copy of ours."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._descriptor = descriptor
+        self._size = size
+
+    def send(self, sock: socket.socket) -> None:
+        """To a socket without TLS.
+
+        Raises:
+            BodyUnreadable: the disk failed, or the file has become shorter.
+            OSError: the connection broke, or took nothing in time.
+        """
+        sent = 0
+        while sent < self._size:
+            try:
+                count = os.sendfile(sock.fileno(), self._descriptor, sent, self._size - sent)
+            except OSError as error:
+                if error.errno == errno.EIO:  # a socket does not know it
+                    raise BodyUnreadable(error) from error
+                raise
+            if not count:
+                raise self._shorter()
+            sent += count
+
+    def __iter__(self) -> Iterator[bytes]:
+        """In pieces, for TLS. Raises BodyUnreadable."""
+        start = 0
+        while start < self._size:
+            try:
+                piece = os.pread(self._descriptor, min(_PIECE, self._size - start), start)
+            except OSError as error:
+                raise BodyUnreadable(error) from error
+            if not piece:
+                raise self._shorter()
+            start += len(piece)
+            yield piece
+
+    def _shorter(self) -> BodyUnreadable:
+        return BodyUnreadable(OSError("the file became shorter while it was sent"))
 
 
 def exchange(
@@ -53,6 +106,7 @@ def exchange(
     Raises:
         urllib3.exceptions.HTTPError: there is no answer; see the module. What `body` raises passes through, but for
             OSError.
+        BodyUnreadable: of a FileBody.
     """
     head = _head(method, target, headers)
     connection = pool._get_conn(timeout=pool_timeout)  # noqa: SLF001 - urllib3 has no other way to lend a connection
@@ -290,6 +344,10 @@ def _sent(connection: Any, head: bytes, body: Iterable[Buffer]) -> OSError | Non
     try:
         if isinstance(sock, ssl.SSLSocket):
             sock.sendall(head)
+        elif isinstance(body, FileBody):
+            sock.sendall(head, socket.MSG_MORE)  # it travels in the packet of the body
+            body.send(sock)
+            return None
         else:
             pieces = iter(body)
             first = next(pieces, b"")

@@ -264,7 +264,7 @@ def test_the_server_refuses_bytes_that_were_altered_on_their_way(
     store = running.store(f"bucket-{uuid.uuid4()}")
     store.create_bucket()
     put(store, "key", BODY)
-    monkeypatch.setattr(s3, "_slices", lambda body: [b"X" + bytes(body)[1:]])
+    monkeypatch.setattr(s3, "_pieces", lambda body: [b"X" + bytes(body)[1:]])
     with pytest.raises(ObjectStoreError):
         put(store, "other key", BODY)
     monkeypatch.undo()

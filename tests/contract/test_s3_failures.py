@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +20,7 @@ from backend.transfer.object_store.errors import (
     BucketMissing,
     BucketUnusable,
     ClockSkewed,
+    ContentChanged,
     CredentialsRefused,
     ObjectArchived,
     ObjectCorrupted,
@@ -363,3 +367,105 @@ def test_content_that_cannot_be_read_is_not_blamed_on_s3(store: S3ObjectStore, f
     with pytest.raises(OSError, match="Input/output error"):
         store.put("key", FailingDisk(body), len(body), sha256(body).digest())
     assert "key" not in fake.objects
+
+
+@pytest.fixture
+def trusting(store: S3ObjectStore) -> S3ObjectStore:
+    """It has seen the server refuse a wrong checksum, so files go to the server without being hashed here before."""
+    assert store.verifies_checksums("probe")
+    return store
+
+
+def put_file(store: S3ObjectStore, path: Path, digest_of: bytes = BODY) -> None:
+    with path.open("rb") as content:
+        content.seek(100)  # the contract says: from its start
+        store.put("key", content, len(digest_of), sha256(digest_of).digest())
+
+
+@pytest.mark.parametrize("echoes", [True, False])
+@pytest.mark.parametrize("etag_is_md5", [True, False])
+def test_a_file_reaches_a_server_that_verifies_checksums(
+    trusting: S3ObjectStore, fake: FakeS3, folder: Path, *, echoes: bool, etag_is_md5: bool
+) -> None:
+    fake.echoes_checksums, fake.etag_is_md5 = echoes, etag_is_md5
+    (folder / "file").write_bytes(BODY)
+    put_file(trusting, folder / "file")
+    fake.add("*", s3_faults.drop)  # the connection is new, and so is the body
+    put_file(trusting, folder / "file")
+    assert fake.objects["key"].body == BODY
+
+
+def test_a_file_that_was_altered_on_the_disk_is_refused_by_the_server_and_told_apart(
+    trusting: S3ObjectStore, fake: FakeS3, folder: Path
+) -> None:
+    (folder / "file").write_bytes(BODY[:-1] + b"!")
+    with pytest.raises(ContentChanged):
+        put_file(trusting, folder / "file")
+    assert [method for method, _ in fake.requests] == ["PUT", "PUT"]  # the probe's and this one
+    assert "key" not in fake.objects
+
+
+def test_a_refusal_of_a_file_in_order_stays_what_it_is(trusting: S3ObjectStore, fake: FakeS3, folder: Path) -> None:
+    (folder / "file").write_bytes(BODY)
+    fake.add("PUT", s3_faults.refuse_with(400, "BadDigest"))
+    with pytest.raises(RequestRefused):
+        put_file(trusting, folder / "file")
+
+
+def test_a_server_that_stops_verifying_is_trusted_no_longer(
+    trusting: S3ObjectStore, fake: FakeS3, folder: Path
+) -> None:
+    """It says itself that it took other bytes than their checksum's, or says nothing about them any more."""
+    (folder / "file").write_bytes(BODY[:-1] + b"!")
+    fake.add("PUT", lambda handler, body: not handler._put(body))
+    with pytest.raises(ContentChanged):
+        put_file(trusting, folder / "file")
+    fake.requests.clear()
+    with pytest.raises(ContentChanged):
+        put_file(trusting, folder / "file")
+    assert not fake.requests  # it was hashed here, before
+    assert trusting.verifies_checksums("probe")
+    fake.echoes_checksums = False
+    fake.add("PUT", lambda handler, body: not handler._put(body))
+    with pytest.raises(ContentChanged):
+        put_file(trusting, folder / "file")
+
+
+@pytest.mark.parametrize("size", [0, 100, len(BODY) - 1])
+def test_a_file_that_has_become_shorter_is_not_blamed_on_s3(
+    trusting: S3ObjectStore, fake: FakeS3, folder: Path, size: int
+) -> None:
+    (folder / "file").write_bytes(BODY[:size])
+    with pytest.raises(OSError, match="shorter"):
+        put_file(trusting, folder / "file")
+    assert "key" not in fake.objects
+
+
+def test_a_file_that_the_disk_does_not_give_is_not_blamed_on_s3(
+    trusting: S3ObjectStore, fake: FakeS3, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sendfile(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (folder / "file").write_bytes(BODY)
+    monkeypatch.setattr(os, "sendfile", sendfile)
+    with pytest.raises(OSError, match="Input/output error"):
+        put_file(trusting, folder / "file")
+    assert "key" not in fake.objects
+
+
+def test_a_server_that_takes_no_bytes_of_a_file_is_unreachable_in_time(
+    trusting: S3ObjectStore, fake: FakeS3, folder: Path
+) -> None:
+    body = bytes(16_000_000)
+    (folder / "file").write_bytes(body)
+    listener = socket.create_server(("127.0.0.1", 0))  # takes the connection, reads nothing
+    silent = S3ObjectStore(
+        settings(f"http://127.0.0.1:{listener.getsockname()[1]}", BUCKET, RequestTimeout=REQUEST_TIMEOUT), 1
+    )
+    silent._checksums_count = True
+    begin = time.monotonic()
+    with pytest.raises(Unreachable):
+        put_file(silent, folder / "file", body)
+    assert time.monotonic() - begin < 20 * REQUEST_TIMEOUT
+    listener.close()

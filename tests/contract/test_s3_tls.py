@@ -6,6 +6,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,21 @@ def test_its_authority_is_trusted_for_every_operation(url: str, certificates: Ce
     assert store.get_range("key", 1, 3) == BODY[1:3]
     assert [entry.key for entry in store.list("")] == ["key", "large"]
     store.delete("key")
+
+
+def test_a_file_is_sent_encrypted(url: str, certificates: Certificates, tmp_path: Path) -> None:
+    """The kernel could send it by itself only in the clear."""
+    bucket = f"bucket-{uuid.uuid4()}"
+    store = S3ObjectStore(settings(url, bucket, CaCertificates=certificates.authority), 1)
+    store._checksums_count = True  # moto verifies nothing
+    store.create_bucket()
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1_000_000))
+    with path.open("rb") as content:
+        store.put("key", content, 1_000_000, sha256(bytes(1_000_000)).digest())
+    assert read(store, "key")[1] == bytes(1_000_000)
+    with path.open("rb") as content, pytest.raises(OSError, match="shorter"):
+        store.put("short", content, 1_000_001, sha256(bytes(1_000_001)).digest())
 
 
 @pytest.mark.parametrize("trusted", [None, "client"])

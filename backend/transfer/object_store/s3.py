@@ -1,10 +1,11 @@
 """Amazon S3, MinIO, Ceph RGW and whatever else speaks S3.
 
 boto3 finds endpoint, addressing style and credentials, and does what is rare; `S3Connection` puts, gets, heads and
-deletes single objects. That the object is what was put rests on this: the content is hashed before anything is sent;
-its SHA-256 is signed as the payload hash and goes with it as `x-amz-checksum-sha256`, so that the server refuses other
-bytes; and the answer must carry that checksum, of a server that was seen to refuse a wrong one, or an ETag that is the
-content's MD5, or the object is read back. Some servers verify nothing and repeat whatever checksum they were given.
+deletes single objects. That the object is what was put rests on this: the SHA-256 that was taken when the content was
+accepted is signed as the payload hash and goes with it as `x-amz-checksum-sha256`, so that the server refuses other
+bytes; and the answer must carry that checksum. Some servers verify nothing and repeat whatever checksum they were
+given. For one that was not seen to refuse a wrong one the content is hashed before anything is sent, and the answer
+must have an ETag that is the content's MD5, or the object is read back.
 
 An object says whose it is: one that was copied over another, with the digest it was stored with, is sound in itself.
 """
@@ -14,12 +15,12 @@ from __future__ import annotations
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from hashlib import file_digest, md5, sha256
-from io import BufferedIOBase
+from io import BufferedIOBase, BufferedReader
 from typing import TYPE_CHECKING, Any, Final
 
 from backend.transfer.object_store.errors import (
@@ -34,6 +35,7 @@ from backend.transfer.object_store.s3_connection import S3Connection
 from backend.transfer.object_store.s3_multipart import upload_in_parts
 from backend.transfer.object_store.s3_options import ObjectOptions, owner_of
 from backend.transfer.object_store.s3_signature import Signature
+from config.http_exchange import BodyUnreadable, Buffer, FileBody
 
 if TYPE_CHECKING:
     from config.http_exchange import Answer
@@ -71,15 +73,17 @@ class S3ObjectStore:
         if size > min(self._settings.multipart_threshold, _LARGEST_PUT):
             self._put_in_parts(key, content, size, digest)
             return
-        content.seek(0)
-        if size <= _IN_MEMORY:
+        body: memoryview | FileBody | None = None
+        is_hashed_there = self._checksums_count and isinstance(content, BufferedReader)
+        if is_hashed_there:
+            body = FileBody(content.fileno(), size)
+        elif size <= _IN_MEMORY:
+            content.seek(0)
             body = memoryview(content.read(size))
-            found = sha256(body).digest() if len(body) == size else b""
+            if len(body) != size or sha256(body).digest() != digest:
+                raise _changed(key)
         else:
-            body = None
-            found = file_digest(content, "sha256").digest()
-        if found != digest:
-            raise ContentChanged(f"the content for {key} is not what its digest says")
+            _require_unchanged(key, content, digest)
         headers = {
             _DIGEST: digest.hex(),
             _OWNER: owner_of(key),
@@ -91,16 +95,24 @@ class S3ObjectStore:
             "PutObject",
             key,
             headers=headers,
-            body=lambda: _slices(body) if body is not None else _blocks(content, size),
+            body=lambda: _pieces(body) if body is not None else _blocks(content, size),
             size=size,
             payload_hash=digest.hex(),
         )
         try:
             with self._renewing(), self._options.blamed(), sending as response:
                 self._options.require_encryption(response.headers)
-                confirmed = self._is_confirmed(response.headers, digest, body if body is not None else content)
-        except _ContentUnreadable as failure:
+                if is_hashed_there and "x-amz-checksum-sha256" not in response.headers:
+                    _require_unchanged(key, content, digest)
+                confirmed = self._is_confirmed(
+                    response.headers, digest, body if isinstance(body, memoryview) else content
+                )
+        except BodyUnreadable as failure:
             raise failure.error from None
+        except (RequestRefused, ObjectCorrupted):
+            if is_hashed_there:  # it may have been our bytes
+                _require_unchanged(key, content, digest)
+            raise
         if not confirmed:
             self._read_back(key, size, digest)
 
@@ -211,9 +223,7 @@ class S3ObjectStore:
             raise
 
     def _put_in_parts(self, key: str, content: BufferedIOBase, size: int, digest: bytes) -> None:
-        content.seek(0)
-        if file_digest(content, "sha256").digest() != digest:
-            raise ContentChanged(f"the content for {key} is not what its digest says")
+        _require_unchanged(key, content, digest)
         with self._renewing(), self._options.blamed(), translated("multipart upload of", key):
             confirmed = upload_in_parts(
                 self._bucket, key, content, size, digest, options=self._options, confirmed=self._is_confirmed
@@ -232,6 +242,7 @@ class S3ObjectStore:
         """
         checksum = answer.get("x-amz-checksum-sha256")
         if checksum not in (None, b64encode(digest).decode()):
+            self._checksums_count = False
             raise ObjectCorrupted("the server says that it received other bytes than were sent")
         if checksum is not None and self._checksums_count:
             return True
@@ -277,16 +288,20 @@ class _OpenS3Object:
         return filled
 
 
-class _ContentUnreadable(Exception):
-    """Carries an error of the local disk past urllib3, which would take it for one of the network."""
-
-    def __init__(self, error: OSError) -> None:
-        self.error = error
+def _changed(key: str) -> ContentChanged:
+    return ContentChanged(f"the content for {key} is not what its digest says")
 
 
-def _slices(body: memoryview) -> Iterator[memoryview]:
-    for start in range(0, len(body), _BLOCK):
-        yield body[start : start + _BLOCK]
+def _require_unchanged(key: str, content: BufferedIOBase, digest: bytes) -> None:
+    content.seek(0)
+    if file_digest(content, "sha256").digest() != digest:
+        raise _changed(key)
+
+
+def _pieces(body: memoryview | FileBody) -> Iterable[Buffer]:
+    if isinstance(body, FileBody):
+        return body
+    return (body[start : start + _BLOCK] for start in range(0, len(body), _BLOCK))
 
 
 def _blocks(content: BufferedIOBase, size: int) -> Iterator[bytes]:
@@ -295,11 +310,11 @@ def _blocks(content: BufferedIOBase, size: int) -> Iterator[bytes]:
         while size > 0:
             block = content.read(min(size, _BLOCK))
             if not block:
-                raise _ContentUnreadable(OSError("the file became shorter while it was uploaded"))
+                raise BodyUnreadable(OSError("the content became shorter while it was uploaded"))
             size -= len(block)
             yield block
     except OSError as error:
-        raise _ContentUnreadable(error) from error
+        raise BodyUnreadable(error) from error
 
 
 def _require_own(key: str, response: Answer) -> None:
