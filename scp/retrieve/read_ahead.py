@@ -45,6 +45,21 @@ class Reader(Protocol):
     def announce(self, instances: Sequence[Instance], /) -> None: ...
 
 
+class Announcements:
+    """Says which instances will be read soon, each of them once. For one request, one thread at a time."""
+
+    def __init__(self, files: AttachmentFiles | None) -> None:
+        """`files`: None, there is nobody to tell."""
+        self._files = files
+        self._told: set[str] = set()
+
+    def __call__(self, instances: Sequence[Instance]) -> None:
+        new = [(one.attachment, one.size) for one in instances if one.attachment not in self._told]
+        if new and self._files:
+            self._told.update(attachment for attachment, _ in new)
+            self._files.announce(new)
+
+
 class InstanceReader:
     """Reads instances in a transfer syntax that the peer accepted. Thread-safe."""
 
@@ -52,12 +67,14 @@ class InstanceReader:
         self,
         client: OrthancClient,
         files: AttachmentFiles | None,
+        announce: Announcements,
         syntaxes: TransferSyntaxes,
         accepted: Callable[[str], tuple[str, ...]],
     ) -> None:
         """`files`: None, all from Orthanc. `accepted`: which transfer syntaxes the peer accepted for a SOP class."""
         self._client = client
         self._files = files
+        self.announce = announce
         self._syntaxes = syntaxes
         self._accepted = accepted
         self._converts_files = True  # until an Orthanc before `?transcode=` has shown itself
@@ -81,11 +98,6 @@ class InstanceReader:
         assert chosen is not None  # noqa: S101 - for the type checker: _chosen returned it
         file = self._converted(instance, chosen)
         return _encoded(instance, _meta(file, instance), file)
-
-    def announce(self, instances: Sequence[Instance]) -> None:
-        """Say what will be read soon."""
-        if self._files:
-            self._files.announce([(instance.attachment, instance.size) for instance in instances])
 
     def _file(self, instance: Instance) -> BinaryIO:
         file = self._files.open(instance.attachment, instance.size) if self._files else None

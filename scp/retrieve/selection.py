@@ -8,7 +8,7 @@ missing QueryRetrieveLevel is the lowest level whose unique key has a value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ ACCESSION_NUMBER: Final = 0x00080050
 TEXT_KEYS: Final = {ACCESSION_NUMBER: "SH", UNIQUE_KEYS[Level.PATIENT]: "LO"}
 MAXIMUM_SUB_OPERATIONS: Final = 0xFFFF  # the counters of PS3.7 9.1.4 are US
 BATCH: Final = 500  # resources described by one request
+_FIRST_BATCH: Final = 16  # of the instances: S3 is asked for them while Orthanc describes the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,17 @@ class Instance:
 
 
 def select_instances(
-    client: OrthancClient, identifier: Dataset, root: Root, default_encoding: str, *, strict: bool = False
+    client: OrthancClient,
+    identifier: Dataset,
+    root: Root,
+    default_encoding: str,
+    *,
+    strict: bool = False,
+    announce: Callable[[Sequence[Instance]], None] = lambda _instances: None,
 ) -> list[Instance]:
     """The instances that `identifier` names, series by series; none if there are no such entities.
 
-    `strict`: only as PS3.4 C.4.2.2.1 has it.
+    `strict`: only as PS3.4 C.4.2.2.1 has it. `announce` gets some that will be among them as soon as they are known.
 
     Raises:
         Refusal: 0xA900, a key is missing or empty; 0xA701, more instances than can be counted.
@@ -69,8 +76,12 @@ def select_instances(
     ]
     if len(ids) > MAXIMUM_SUB_OPERATIONS:
         raise Refusal(CANNOT_COUNT_MATCHES, "more than 65535 instances")
-    rows = (row for batch in _batched(ids) for row in client.resources("Instance", batch, metadata=True))
-    return sorted(map(_instance, rows), key=lambda instance: instance.order)
+    instances: list[Instance] = []
+    for batch in (ids[:_FIRST_BATCH], *_batched(ids[_FIRST_BATCH:])):
+        rows = client.resources("Instance", batch, metadata=True) if batch else []
+        instances += map(_instance, rows)
+        announce(instances[:_FIRST_BATCH])
+    return sorted(instances, key=lambda instance: instance.order)
 
 
 def _unique_keys(identifier: Dataset, default_encoding: str) -> Mapping[int, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from scp.orthanc_client import OrthancClient, OrthancError
 from scp.query.character_set import python_encoding
 from scp.query.model import ROOTS, root_of
 from scp.request import Request, Service
-from scp.retrieve.read_ahead import EncodedInstance, InstanceReader
+from scp.retrieve.read_ahead import Announcements, EncodedInstance, InstanceReader
 from scp.retrieve.selection import select_instances
 from scp.retrieve.sub_operations import SubOperations
 from scp.retrieve.transfer_syntax import TransferSyntaxes
@@ -42,14 +42,17 @@ class GetService:
             root = root_of(request.context.abstract_syntax)
             encoding = python_encoding(settings.default_encoding)
             strict = settings.strict_hierarchy and request.extended_negotiation[:1] != RELATIONAL
-            instances = select_instances(self.client, request.identifier(), root, encoding, strict=strict)
+            announce = Announcements(self.files)
+            instances = select_instances(
+                self.client, request.identifier(), root, encoding, strict=strict, announce=announce
+            )
         except (Refusal, OrthancError) as error:
             refuse(request, "get", error)
             return
         modality = request.peer.modality
         may_transcode = settings.transcode_dicom_protocol and (modality is None or modality.allow_transcoding)
         syntaxes = TransferSyntaxes(settings.scu_preferred_transfer_syntax, may_transcode=may_transcode)
-        reader = InstanceReader(self.client, self.files, syntaxes, request.storable_transfer_syntaxes)
+        reader = InstanceReader(self.client, self.files, announce, syntaxes, request.storable_transfer_syntaxes)
 
         def send(encoded: EncodedInstance) -> int:
             return request.store(

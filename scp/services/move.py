@@ -21,7 +21,7 @@ from scp.query.character_set import python_encoding
 from scp.query.model import ROOTS, root_of
 from scp.request import Request, Service
 from scp.retrieve.destination import Connect, Destination
-from scp.retrieve.read_ahead import InstanceReader
+from scp.retrieve.read_ahead import ANNOUNCED, Announcements, InstanceReader
 from scp.retrieve.selection import Instance, select_instances
 from scp.retrieve.sub_operations import SubOperations
 from scp.retrieve.transfer_syntax import TransferSyntaxes
@@ -52,7 +52,10 @@ class MoveService:
             root = root_of(request.context.abstract_syntax)
             encoding = python_encoding(settings.default_encoding)
             strict = settings.strict_hierarchy and request.extended_negotiation[:1] != RELATIONAL
-            instances = select_instances(self.client, request.identifier(), root, encoding, strict=strict)
+            announce = Announcements(self.files if settings.synchronous_c_move else None)
+            instances = select_instances(
+                self.client, request.identifier(), root, encoding, strict=strict, announce=announce
+            )
             if not settings.synchronous_c_move:
                 self._submit(request, modality, instances)
                 return
@@ -60,7 +63,7 @@ class MoveService:
             refuse(request, "move", error)
             return
         operations = SubOperations(request, len(instances))
-        self._send(request, modality, instances, operations)
+        self._send(request, modality, instances, announce, operations)
         log_end(request, "move", operations.finish(), len(instances), operations.failed)
 
     def _destination(self, ae_title: str) -> Modality:
@@ -77,7 +80,12 @@ class MoveService:
         raise Refusal(MOVE_DESTINATION_UNKNOWN, "the move destination is not in DicomModalities")
 
     def _send(
-        self, request: Request, modality: Modality, instances: Sequence[Instance], operations: SubOperations
+        self,
+        request: Request,
+        modality: Modality,
+        instances: Sequence[Instance],
+        announce: Announcements,
+        operations: SubOperations,
     ) -> None:
         settings = self.settings()
         may_transcode = settings.transcode_dicom_protocol and modality.allow_transcoding
@@ -87,6 +95,7 @@ class MoveService:
         for group, contexts in syntaxes.contexts(instances):
             if request.is_cancelled:
                 return
+            announce(group[:ANNOUNCED])  # they come from S3 while the association is opened
             destination = Destination(self.connect, modality, contexts, originator)
             try:
                 destination.open()
@@ -95,7 +104,8 @@ class MoveService:
                 operations.fail(group, str(error))
                 continue
             with destination:
-                reader = InstanceReader(self.client, self.files, syntaxes, destination.accepted_transfer_syntaxes)
+                accepted = destination.accepted_transfer_syntaxes
+                reader = InstanceReader(self.client, self.files, announce, syntaxes, accepted)
                 operations.run(group, reader, destination.send)
 
     def _submit(self, request: Request, modality: Modality, instances: Sequence[Instance]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -19,7 +19,7 @@ from pydicom.uid import (
 from pynetdicom.dimse_primitives import C_MOVE
 
 from config.settings import DicomSettings, Modality
-from scp.orthanc_client import OrthancUnreachable
+from scp.orthanc_client import Level, OrthancUnreachable
 from scp.retrieve.read_ahead import WINDOW
 from scp.services.get import GetService, negotiate_relational
 from scp.services.move import MoveService
@@ -215,6 +215,76 @@ def test_instances_go_out_series_by_series_in_the_order_of_their_numbers() -> No
 def test_more_sub_operations_than_can_be_counted_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scp.retrieve.selection.MAXIMUM_SUB_OPERATIONS", 4)
     assert move(FakeOrthanc(series(5))).statuses == [0xA701]
+
+
+# --- what is only in S3 is asked for as early as possible
+
+
+class FilesElsewhere(FakeOrthanc):
+    """Names a file for each instance and is who hands them over; `events` has what is asked and announced."""
+
+    def __init__(self, instances: Iterable[Dataset]) -> None:
+        super().__init__(instances)
+        self.events: list[tuple[str, Any]] = []
+
+    def resources(self, level: Level, ids: Sequence[str], *, metadata: bool = False) -> list[dict[str, Any]]:
+        rows = super().resources(level, ids, metadata=metadata)
+        self.events.append((level, len(rows)))
+        return [{**row, "FileUuid": f"file of {row['ID']}", "FileSize": 9} for row in rows]
+
+    def announce(self, attachments: Sequence[tuple[str, int]]) -> None:
+        self.events.append(("announced", [uuid for uuid, _ in attachments]))
+
+    def open(self, _uuid: str, _size: int) -> None:
+        return None
+
+    def __call__(self, _modality: Modality, contexts: Sequence[ProposedContext]) -> FakeAssociation:
+        self.events.append(("association", None))
+        return FakeAssociation(FakeDestination(), contexts)
+
+    def announced(self) -> list[str]:
+        return [uuid for kind, uuids in self.events if kind == "announced" for uuid in uuids]
+
+
+@pytest.fixture
+def elsewhere() -> FilesElsewhere:
+    return FilesElsewhere(series(100))
+
+
+def study_of(message: Any, root: str, storable: dict[str, tuple[str, ...]] | None = None) -> RecordedRequest:
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel, identifier.StudyInstanceUID = "STUDY", "1.1"
+    return RecordedRequest(message, root, keys=identifier, storable=storable, on_store=lambda *_: SUCCESS)
+
+
+def move_from(orthanc: FilesElsewhere, settings: DicomSettings) -> None:
+    orthanc.known_modalities = (VIEWER,)
+    message = C_MOVE()
+    message.MessageID, message.Priority, message.MoveDestination = 77, 0, "VIEWER"
+    MoveService(lambda: settings, orthanc, orthanc, orthanc).serve(study_of(message, STUDY_MOVE))  # type: ignore[arg-type] # a fake has no socket
+
+
+def test_a_move_announces_before_orthanc_has_described_all_and_before_the_association(
+    elsewhere: FilesElsewhere,
+) -> None:
+    move_from(elsewhere, DicomSettings())
+    kinds = [(kind, len(what) if kind == "announced" else what) for kind, what in elsewhere.events]
+    first = [("Instance", 16), ("announced", 16), ("Instance", 84), ("announced", 32), ("association", None)]
+    assert kinds[kinds.index(first[0]) :][: len(first)] == first
+    assert sorted(elsewhere.announced()) == sorted(f"file of I{number}" for number in range(100))  # each of them once
+
+
+def test_a_get_announces_everything_once(elsewhere: FilesElsewhere) -> None:
+    request = study_of(None, STUDY_GET, {CTImageStorage: (ExplicitVRLittleEndian,)})
+    GetService(DicomSettings, elsewhere, elsewhere).serve(request)  # type: ignore[arg-type] # a fake has no socket
+    assert request.final.status == SUCCESS
+    assert elsewhere.announced()[:16] == [f"file of I{number}" for number in range(16)]
+    assert sorted(elsewhere.announced()) == sorted(f"file of I{number}" for number in range(100))
+
+
+def test_what_orthanc_itself_will_send_is_not_announced(elsewhere: FilesElsewhere) -> None:
+    move_from(elsewhere, DicomSettings(synchronous_c_move=False))
+    assert elsewhere.announced() == []
 
 
 # --- PS3.4 C.4.2.3.1, Table C.4-2: what the requester is told
