@@ -22,7 +22,7 @@ UNREAD: Final = 60.0  # seconds; more than the touch interval
 
 def cache_path(directory: Path, name: str) -> Path:
     """Where the attachment's file lies, if the cache holds it."""
-    return Path(_path(directory, name))
+    return Path(cache_file(directory, name))
 
 
 def open_cached(directory: Path, name: str, on_touch: Callable[[str], None] = lambda _: None) -> int | None:
@@ -32,7 +32,7 @@ def open_cached(directory: Path, name: str, on_touch: Callable[[str], None] = la
     A cache that cannot be read holds nothing: S3 has it all.
     """
     try:
-        descriptor = os.open(_path(directory, name), os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(cache_file(directory, name), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
@@ -44,6 +44,6 @@ def open_cached(directory: Path, name: str, on_touch: Callable[[str], None] = la
     return descriptor
 
 
-def _path(directory: Path, name: str) -> str:
-    # not with `/`, which takes 3 µs each time, in every read and several times in a download
+def cache_file(directory: Path, name: str) -> str:
+    """`cache_path` without the 3 µs that a Path takes: in every read, and several times in a download."""
     return f"{directory}/objects/{name[:2]}/{name}"

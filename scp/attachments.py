@@ -50,12 +50,15 @@ class AttachmentFiles:
         if not _UUID.fullmatch(uuid):
             return None
         try:
-            descriptor = self._fetch(uuid + self._extension)
+            descriptor, was_verified = self._fetch(uuid + self._extension)
         except (OSError, ValueError) as error:
             log.info("attachment_not_handed_over uuid=%s reason=%s", uuid, error)
             return None
         if descriptor is None:
             return None
+        if was_verified and (content := _cached_content(descriptor, size)):
+            os.close(descriptor)
+            return content
         file = os.fdopen(descriptor, "rb")
         opened = None
         try:
@@ -76,17 +79,18 @@ class AttachmentFiles:
             if connection:
                 _send(connection, {"Operation": "announce", "Attachments": wanted})
 
-    def _fetch(self, name: str) -> int | None:
+    def _fetch(self, name: str) -> tuple[int | None, bool]:
+        """A descriptor, and whether its bytes were verified when they were written, a moment ago."""
         with self._connection() as connection:
             if connection is None:
-                return None
+                return None, False
             _send(connection, {"Operation": "fetch", "Name": name, "For": "send"})
             packet, descriptors, _, _ = socket.recv_fds(connection, _LONGEST_REPLY, 1)
             if descriptors:
-                return descriptors[0]
+                return descriptors[0], json.loads(packet).get("Verified") is True
             if not packet:
                 raise ConnectionError("the transfer process has closed the connection")
-            return None  # it says why, but Orthanc's own attempt will say it to the operator
+            return None, False  # it says why, but Orthanc's own attempt will say it to the operator
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[socket.socket | None]:
@@ -113,6 +117,25 @@ class AttachmentFiles:
             raise
         with self._lock:
             self._idle.append(connection)
+
+
+def _cached_content(descriptor: int, size: int) -> BinaryIO | None:
+    """The file of `size` bytes if all of them are in the page cache still; None: the disk would have to be read.
+
+    What was verified and then written to the page cache, and comes from there, needs not be verified again.
+    """
+    if not 0 < size <= MEMORY_LIMIT or os.fstat(descriptor).st_size != size:
+        return None
+    content = io.BytesIO()
+    content.seek(size - 1)
+    content.write(b"\0")
+    content.seek(0)
+    with content.getbuffer() as buffer:
+        try:
+            count = os.preadv(descriptor, [buffer], 0, os.RWF_NOWAIT)
+        except OSError:  # nothing of it, or a file system that cannot tell
+            return None
+    return content if count == size else None
 
 
 def _opened(file: BufferedReader, size: int) -> BinaryIO | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from contextlib import suppress
 from typing import Final
 
 from backend.atomic_file import WRITE_SIZE
@@ -15,9 +15,9 @@ _LARGEST_IN_MEMORY: Final = 512 * 1024 * 1024  # bytes
 class DownloadFile:
     """A new file that is written once, from its start. `descriptor` stays at offset 0."""
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: str, size: int) -> None:
         """`size` is what will be written, in bytes."""
-        self.path: Path | None = path  # None: it has no name
+        self.path: str | None = path  # None: it has no name
         self.disk_error: OSError | None = None  # why it is in memory
         self._size = size
         self._written = 0
@@ -45,7 +45,8 @@ class DownloadFile:
     def unlink(self) -> None:
         """Take its name away; the descriptor keeps the bytes."""
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(self.path)
             self.path = None
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ class DownloadSlots:
 
     def __init__(self, total: int) -> None:
         """What nobody waits for gets at most three quarters of `total`, and at least one."""
+        # To hash and write what has come. Downloads that were begun together arrive together: if all were worked on at
+        # once, the first would be ready when the last is. The other half of the cores is for those who wait for it.
+        self.turns = threading.Semaphore(max(1, (os.cpu_count() or 1) // 2))
         self._limits = {
             Priority.READ: total,
             Priority.SEND: total,
@@ -47,11 +51,15 @@ class DownloadSlots:
         Raises:
             Unreachable: none became free within `timeout` seconds.
         """
-        ticket = (priority, next(self._order), threading.Event())
+        ticket = None
         with self._lock:
-            heapq.heappush(self._waiting, ticket)
-            self._grant()
-        if not ticket[2].wait(timeout) and not self._granted_late(ticket):
+            if self._waiting or self._used >= self._limits[priority]:
+                ticket = (priority, next(self._order), threading.Event())
+                heapq.heappush(self._waiting, ticket)
+                self._grant()
+            else:
+                self._used += 1
+        if ticket is not None and not ticket[2].wait(timeout) and not self._granted_late(ticket):
             raise Unreachable(f"no download could begin within {timeout:g} s: too many are waiting for S3")
         try:
             yield

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Final
 
 from backend.atomic_file import read_part, write_all, write_digest
-from backend.cache import cache_path, open_cached
+from backend.cache import cache_file, open_cached
 from backend.storage_directory import StorageDirectory
 from backend.transfer.availability import GET, Availability
 from backend.transfer.back_off import back_off
 from backend.transfer.counters import Counters
 from backend.transfer.download_file import DownloadFile
 from backend.transfer.download_slots import DownloadSlots, Priority
+from backend.transfer.just_verified import JustVerified
 from backend.transfer.name_locks import NameLocks
 from backend.transfer.object_store.errors import (
     ObjectCorrupted,
@@ -86,6 +87,7 @@ class Fetcher:
         self._slots = DownloadSlots(concurrent)
         self._patience = patience
         self._flights = SingleFlight()
+        self.just_verified = JustVerified()
 
     def fetch(self, name: str, priority: Priority = Priority.READ) -> int:
         """A read-only descriptor of the whole verified attachment, at its start; the caller closes it.
@@ -113,7 +115,7 @@ class Fetcher:
 
     def is_here(self, name: str) -> bool:
         """Whether spool, cache or Orthanc's own folder hold it."""
-        if os.path.exists(self._pending + name) or cache_path(self._cache.directory, name).exists():
+        if os.path.exists(self._pending + name) or os.path.exists(cache_file(self._cache.directory, name)):
             return True
         return self._storage_directory is not None and self._storage_directory.has(name)
 
@@ -195,7 +197,7 @@ class Fetcher:
             pass
         try:
             if not touch:
-                return os.open(cache_path(self._cache.directory, name), os.O_RDONLY | os.O_CLOEXEC)
+                return os.open(cache_file(self._cache.directory, name), os.O_RDONLY | os.O_CLOEXEC)
             return open_cached(self._cache.directory, name)
         except FileNotFoundError:
             return None
@@ -268,8 +270,9 @@ class Fetcher:
                 try:
                     digest = sha256()
                     for chunk in found.chunks():
-                        file.write(chunk)
-                        digest.update(chunk)
+                        with self._slots.turns:
+                            file.write(chunk)
+                            digest.update(chunk)
                         if time.monotonic() > deadline:
                             raise Unreachable(f"GetObject {name}: slower than {_SLOWEST} bytes per second")
                     if found.attributes.digest not in (None, digest.digest()):
@@ -282,6 +285,7 @@ class Fetcher:
             finally:
                 if is_reserved:
                     self._cache.release(size)
+        self.just_verified.add(name, file.descriptor)
         self._counters.add("downloads")
         self._counters.add("download_bytes", size)
         return file.descriptor

@@ -241,10 +241,10 @@ class TransferProcess:
         self._read_ahead.read(name, missed=True)
         return descriptor
 
-    def _fetch_to_send(self, name: str) -> int:
+    def _fetch_to_send(self, name: str) -> tuple[int, bool]:
         descriptor = self._fetcher.fetch(name, Priority.SEND)
         self._prefetcher.read(name)
-        return descriptor
+        return descriptor, self._fetcher.just_verified.take(name, descriptor)
 
     def _announce(self, attachments: list[tuple[str, int]]) -> None:
         for name, size in attachments:

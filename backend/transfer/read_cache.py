@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from backend.atomic_file import read_digest, write_digest
-from backend.cache import UNREAD, cache_path
+from backend.cache import UNREAD, cache_file
 from backend.object_key import is_attachment_name
 from backend.transfer.counters import Counters
 
@@ -79,7 +79,7 @@ class ReadCache:
         doubtful = self._doubtful(found)
         for name, status in found:
             if name in doubtful:
-                self._path(name).unlink()
+                os.unlink(self._path(name))
             else:
                 self._index(name, status.st_size, status.st_mtime)
         if doubtful:
@@ -106,9 +106,9 @@ class ReadCache:
         with self._lock:
             self._reserved -= size
 
-    def temporary(self, name: str) -> Path:
+    def temporary(self, name: str) -> str:
         """A path in `fetching` that nobody else has."""
-        return Path(f"{self._fetching}/{name}.{next(self._numbers)}")
+        return f"{self._fetching}/{name}.{next(self._numbers)}"
 
     def publish(self, name: str, source: Path | str, size: int, *, unread: bool = False) -> None:
         """Rename a file of this file system into the cache; its size has been reserved.
@@ -128,7 +128,8 @@ class ReadCache:
         try:
             os.rename(source, target)
         except FileNotFoundError:
-            target.parent.mkdir(mode=0o700, exist_ok=True)
+            with suppress(FileExistsError):  # another download was faster
+                os.mkdir(os.path.dirname(target), mode=0o700)
             os.rename(source, target)
         with self._lock:
             self._index(name, size, last_read)
@@ -159,7 +160,7 @@ class ReadCache:
         """Remove the attachment from the cache if it is there."""
         with self._lock:
             self._bytes -= self._sizes.pop(name, 0)
-            self._path(name).unlink(missing_ok=True)
+            _unlink(self._path(name))
 
     def disk_failed(self, error: OSError) -> None:
         """Log it, once until it works again; a full disk is given some room back."""
@@ -174,8 +175,8 @@ class ReadCache:
         with self._lock:
             return {"Bytes": self._bytes, "MaximumBytes": self.maximum, "Count": len(self._sizes)}
 
-    def _path(self, name: str) -> Path:
-        return cache_path(self.directory, name)
+    def _path(self, name: str) -> str:
+        return cache_file(self.directory, name)
 
     def _move(self, name: str, source: Path | str, size: int) -> None:
         try:
@@ -190,10 +191,10 @@ class ReadCache:
             shutil.copyfile(source, copy)
             digest = read_digest(Path(source))
             if digest is not None:
-                write_digest(copy, digest)
+                write_digest(Path(copy), digest)
             self.publish(name, copy, size)
         except OSError:
-            copy.unlink(missing_ok=True)
+            _unlink(copy)
             raise
         os.unlink(source)
 
@@ -213,11 +214,11 @@ class ReadCache:
                 continue  # dropped since
             path = self._path(name)
             try:
-                now = path.stat().st_mtime
+                now = os.stat(path).st_mtime
                 if now > mtime:
                     heapq.heappush(self._by_age, (now, name))  # read since
                     continue
-                path.unlink()
+                os.unlink(path)
                 self._counters.add("evictions")
             except FileNotFoundError:
                 pass  # the plugin has found it damaged

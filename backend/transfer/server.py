@@ -38,7 +38,7 @@ class Server:
         listener: socket.socket,
         *,
         fetch: Callable[[str], int],
-        fetch_to_send: Callable[[str], int],
+        fetch_to_send: Callable[[str], tuple[int, bool]],
         announce: Callable[[list[tuple[str, int]]], None],
         fetch_range: Callable[[str, int, int], int],
         upload: Callable[[str, float], None],
@@ -47,7 +47,10 @@ class Server:
         prefetch: PrefetchRequests,
         confirm: Callable[[Sequence[Expected]], list[str]],
     ) -> None:
-        """`fetch` and `fetch_range` give a descriptor that is closed here."""
+        """`fetch`, `fetch_to_send` and `fetch_range` give a descriptor that is closed here.
+
+        `fetch_to_send` also says whether its bytes were verified as they were written, a moment ago.
+        """
         self._listener = listener
         self._fetch = fetch
         self._fetch_to_send = fetch_to_send
@@ -145,8 +148,11 @@ class Server:
         if not isinstance(name, str) or not is_attachment_name(name):
             raise ValueError("the name is not that of an attachment")
         match request.get("Operation"):
+            case "fetch" if request.get("For") == "send":
+                descriptor, was_verified = self._fetch_to_send(name)
+                return {"Result": "ok", "Verified": was_verified}, [descriptor]
             case "fetch":
-                descriptor = (self._fetch_to_send if request.get("For") == "send" else self._fetch)(name)
+                descriptor = self._fetch(name)
                 return {"Result": "ok", "Size": os.fstat(descriptor).st_size}, [descriptor]
             case "fetch-range":
                 start, end = int(request["Start"]), int(request["End"])

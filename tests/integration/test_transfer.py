@@ -121,6 +121,31 @@ def test_fetch_serves_what_is_still_pending(make: Start) -> None:
     assert child.fetch(name_of(1)) == content_of(1)
 
 
+@pytest.mark.parametrize("announced", [False, True])
+def test_only_who_sends_a_file_right_after_its_download_hears_that_it_was_verified(
+    make: Start, fake: FakeS3, *, announced: bool
+) -> None:
+    """Fetched for him or before he asked; neither what is pending, nor the same file for the next one."""
+    child = make(fake.url, BUCKET)
+    child.start_ready()
+    fake.objects[name_of(1)] = Stored(content_of(1))
+    path = child.cache / "objects" / name_of(1)[:2] / name_of(1)
+    fake.add("PUT", answer_late(5))
+    child.accept(name_of(2), content_of(2))
+    with connect(child) as connection:
+        if announced:
+            messages.send(connection, {"Operation": "announce", "Attachments": [[name_of(1), 50_000]]})
+            child.wait(path.exists, "it is in the cache")
+            time.sleep(0.2)  # its download ends a moment after that
+        answers = []
+        for name in (name_of(1), name_of(1), name_of(2)):
+            messages.send(connection, {"Operation": "fetch", "Name": name, "For": "send"})
+            reply, (descriptor,) = messages.receive(connection)
+            os.close(descriptor)
+            answers.append(reply["Verified"])
+    assert answers == [True, False, False]
+
+
 def test_many_readers_of_one_object_cost_one_download(make: Start, fake: FakeS3) -> None:
     child = make(fake.url, BUCKET)
     child.start_ready()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from hashlib import sha256
@@ -33,10 +34,31 @@ def files(tmp_path: Path, transfer: Transfer) -> AttachmentFiles:
     return AttachmentFiles(tmp_path, StorageStructure.FLAT)
 
 
-def hand_over(transfer: Transfer, path: Path, content: bytes = CONTENT, digest_of: bytes | None = None) -> None:
+def hand_over(
+    transfer: Transfer, path: Path, content: bytes = CONTENT, digest_of: bytes | None = None, *, verified: bool = False
+) -> None:
     path.write_bytes(content)
     write_digest(path, sha256(content if digest_of is None else digest_of).digest())
-    transfer.answer = lambda _: ({"Result": "ok"}, [os.open(path, os.O_RDONLY)])
+    transfer.answer = lambda _: ({"Result": "ok", "Verified": verified}, [os.open(path, os.O_RDONLY)])
+
+
+class PageCache:
+    """In place of preadv(2): whether the test's own folder can tell what is cached depends on its file system."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cached: int | None) -> None:
+        """`cached`: how many bytes are; None, the file system cannot tell."""
+        self.calls = 0
+        self._cached = cached
+        monkeypatch.setattr(os, "preadv", self)
+
+    def __call__(self, descriptor: int, buffers: list[memoryview], offset: int, flags: int) -> int:
+        assert flags == os.RWF_NOWAIT
+        self.calls += 1
+        if self._cached is None:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        content = os.pread(descriptor, self._cached, offset)
+        buffers[0][: len(content)] = content
+        return len(content)
 
 
 def open_files() -> int:
@@ -78,6 +100,49 @@ def test_damaged_bytes_are_left_to_orthanc(
     monkeypatch.setattr(attachments, "MEMORY_LIMIT", memory)
     hand_over(transfer, tmp_path / "file", digest_of=b"what was stored")
     assert files.open(UUID, len(CONTENT)) is None
+
+
+def test_what_was_just_verified_is_not_verified_again(
+    files: AttachmentFiles, transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand_over(transfer, tmp_path / "file", digest_of=b"nobody looks at it", verified=True)
+    PageCache(monkeypatch, len(CONTENT))
+    opened = files.open(UUID, len(CONTENT))
+    assert opened
+    with opened:
+        assert opened.read() == CONTENT
+        opened.seek(1)
+        opened.write(b"x")  # nothing holds its buffer
+    wait_until(lambda: not is_open(tmp_path / "file"), 10, "it is closed at both ends")
+
+
+@pytest.mark.parametrize("cached", [None, len(CONTENT) - 1])
+def test_unless_the_disk_has_to_be_read(
+    files: AttachmentFiles, transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: int | None
+) -> None:
+    page_cache = PageCache(monkeypatch, cached)
+    hand_over(transfer, tmp_path / "file", digest_of=b"what was stored", verified=True)
+    assert files.open(UUID, len(CONTENT)) is None
+    hand_over(transfer, tmp_path / "file", verified=True)
+    opened = files.open(UUID, len(CONTENT))
+    assert opened
+    with opened:
+        assert opened.read() == CONTENT
+    assert page_cache.calls == 2
+
+
+@pytest.mark.parametrize("memory", [100, 10_000_000])
+def test_or_it_is_too_large_or_not_of_the_size_that_is_known(
+    files: AttachmentFiles, transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int
+) -> None:
+    monkeypatch.setattr(attachments, "MEMORY_LIMIT", memory)
+    page_cache = PageCache(monkeypatch, len(CONTENT))
+    hand_over(transfer, tmp_path / "file", verified=True)
+    opened = files.open(UUID, len(CONTENT) + (memory > 100))
+    assert (opened is None) == (memory > 100)
+    if opened:
+        opened.close()
+    assert page_cache.calls == 0
 
 
 def test_a_file_that_orthanc_has_compressed_is_left_to_it(

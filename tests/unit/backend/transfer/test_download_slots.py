@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +44,15 @@ def test_fetching_ahead_leaves_slots_for_readers() -> None:
             release.set()
 
 
+@pytest.mark.parametrize(("cores", "turns"), [(None, 1), (1, 1), (2, 1), (16, 8)])
+def test_half_of_the_cores_work_on_what_has_come(
+    monkeypatch: pytest.MonkeyPatch, cores: int | None, turns: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    slots = DownloadSlots(32)
+    assert [slots.turns.acquire(blocking=False) for _ in range(turns + 1)] == [True] * turns + [False]
+
+
 def test_who_waits_in_vain_is_told_and_takes_nothing_with_him() -> None:
     slots = DownloadSlots(1)
     with slots.held(Priority.READ), pytest.raises(Unreachable), slots.held(Priority.READ, timeout=0.05):
@@ -74,7 +85,14 @@ def test_no_slot_is_lost_under_load() -> None:
 def test_a_slot_that_is_granted_just_after_the_last_moment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or it would be lost for ever."""
     slots = DownloadSlots(1)
-    monkeypatch.setattr(threading.Event, "wait", lambda *_: False)
+    before = contextlib.ExitStack()
+    before.enter_context(slots.held(Priority.READ))
+
+    def wait(*_: object) -> bool:
+        before.close()
+        return False
+
+    monkeypatch.setattr(threading.Event, "wait", wait)
     with slots.held(Priority.READ):
         assert slots._used == 1
     assert slots._used == 0

@@ -11,6 +11,7 @@ import pytest
 
 from backend.storage_directory import StorageDirectory
 from backend.transfer.availability import GET
+from backend.transfer.download_file import DownloadFile
 from backend.transfer.download_slots import Priority
 from backend.transfer.fetcher import NoRoom
 from backend.transfer.object_store.errors import (
@@ -24,6 +25,7 @@ from backend.transfer.object_store.errors import (
     Throttled,
     Unreachable,
 )
+from backend.transfer.object_store.protocols import Chunk
 from tests.fakes.transfer_child import content_of, name_of
 from tests.fakes.unsteady_store import raising
 from tests.unit.backend.transfer.conftest import MAXIMUM_CACHE, Parts
@@ -88,6 +90,42 @@ def test_readers_do_not_share_an_offset(stored: Parts) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(read, range(8))) == [CONTENT] * 8
     assert stored.store.calls == [("get", NAME)]
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_what_arrives_together_is_written_in_turn(parts: Parts, monkeypatch: pytest.MonkeyPatch, turns: int) -> None:
+    """Otherwise the first would be ready when the last is."""
+    parts.fetcher._slots.turns = threading.Semaphore(turns)
+    for number in range(4):
+        parts.store.put_foreign(name_of(number), content_of(number, 100_000))
+    write = DownloadFile.write
+    counting = threading.Lock()
+    at_work = most = 0
+
+    def slow_write(file: DownloadFile, chunk: Chunk) -> None:
+        nonlocal at_work, most
+        with counting:
+            at_work += 1
+            most = max(most, at_work)
+        time.sleep(0.1)
+        write(file, chunk)
+        with counting:
+            at_work -= 1
+
+    monkeypatch.setattr(DownloadFile, "write", slow_write)
+    with ThreadPoolExecutor(4) as pool:
+        contents = list(pool.map(lambda number: fetch(parts, name_of(number)), range(4)))
+    assert contents == [content_of(number, 100_000) for number in range(4)]
+    assert most == turns
+
+
+def test_only_what_was_downloaded_is_known_to_be_verified(stored: Parts) -> None:
+    descriptor = stored.fetcher.fetch(NAME)
+    assert stored.fetcher.just_verified.take(NAME, descriptor)
+    os.close(descriptor)
+    descriptor = stored.fetcher.fetch(NAME)  # from the cache
+    assert not stored.fetcher.just_verified.take(NAME, descriptor)
+    os.close(descriptor)
 
 
 def test_a_failure_reaches_everyone_who_waited(parts: Parts) -> None:

@@ -140,8 +140,8 @@ def test_a_copy_that_fails_leaves_no_temporary_file(cache: ReadCache, monkeypatc
     def refuse(*_: object) -> None:
         raise OSError(errno.EXDEV, "cross-device")
 
-    def fill_the_disk(_: Path, target: Path) -> None:
-        target.write_bytes(b"half")
+    def fill_the_disk(_: Path, target: str) -> None:
+        Path(target).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(os, "rename", refuse)
@@ -213,7 +213,7 @@ def test_a_file_that_cannot_be_evicted_is_tried_again_and_ends_the_attempt(
         raise OSError(errno.EROFS, "Read-only file system")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", refuse)
+        patch.setattr(os, "unlink", refuse)
         assert not cache.reserve(600)
     assert "eviction_failed" in caplog.text
     assert cache.reserve(600)

@@ -1,0 +1,43 @@
+"""Files whose bytes were verified on their way into the page cache, a moment ago.
+
+Who reads such a file without the disk gets the bytes that were verified, and need not do it again. That holds for its
+first reader only, and for seconds: long before the kernel writes the pages out and might have to read them again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from typing import Final
+
+_SECONDS: Final = 10.0
+_KNOWN: Final = 1000  # files
+
+
+class JustVerified:
+    """Remembers files by name and inode. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._files: OrderedDict[str, tuple[float, tuple[int, int]]] = OrderedDict()  # monotonic time, file
+
+    def add(self, name: str, descriptor: int) -> None:
+        """The bytes of this file have been verified and written."""
+        entry = time.monotonic(), _file(descriptor)
+        with self._lock:
+            self._files[name] = entry
+            if len(self._files) > _KNOWN:
+                self._files.popitem(last=False)
+
+    def take(self, name: str, descriptor: int) -> bool:
+        """Whether it is that very file; once, and only a moment later."""
+        with self._lock:
+            at, file = self._files.pop(name, (0.0, (0, 0)))
+        return bool(at) and time.monotonic() - at < _SECONDS and _file(descriptor) == file
+
+
+def _file(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
