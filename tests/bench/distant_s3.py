@@ -5,7 +5,6 @@ The own one is a process of this module, `python -m tests.bench.distant_s3 PORT`
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -120,4 +119,4 @@ SERVERS: Final[dict[str, Callable[[Path], DistantS3]]] = {
 
 
 if __name__ == "__main__":
-    asyncio.run(http_server.serve(int(sys.argv[1]), MemoryS3(), http_server.Distance()))
+    http_server.serve(int(sys.argv[1]), MemoryS3(), http_server.Distance())

@@ -8,6 +8,7 @@ are not MD5 sums, as on buckets with KMS encryption, which saves the CPU that a 
 from __future__ import annotations
 
 import hashlib
+import threading
 import zlib
 from base64 import b64encode
 from bisect import bisect_right
@@ -68,15 +69,17 @@ class Bucket:
 
 
 class MemoryS3:
-    """Answers requests; not thread-safe."""
+    """Answers requests, one at a time."""
 
     def __init__(self) -> None:
         self._buckets: dict[str, Bucket] = {}
+        self._lock = threading.Lock()
 
     def __call__(self, request: Request) -> Answer:
         """Answer one request."""
         try:
-            return self._route(request)
+            with self._lock:
+                return self._route(request)
         except S3Error as error:
             document = f"<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message></Error>"
             return _xml(document, error.status)

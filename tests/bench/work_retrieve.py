@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
-from tests.bench.contenders import DESTINATION, ISEN, ORTHANC, ORTHANC_NODELAY, SAMPLES, Contender
+from tests.bench.contenders import DESTINATION, ISEN, ORTHANC_NODELAY, SAMPLES, Contender
 from tests.bench.destination import take
 from tests.bench.images import CT, Study
 from tests.bench.senders import environment, send, tool
@@ -42,7 +42,7 @@ def works(form: Form) -> Iterator[Work]:
     ]
     yield Work(
         tuple(cases),
-        (ORTHANC, ORTHANC_NODELAY, SAMPLES, ISEN) if form.full else (ORTHANC_NODELAY, SAMPLES, ISEN),
+        (ORTHANC_NODELAY, SAMPLES, ISEN),
         partial(_retrieve, images=images),
         rounds=None if form.full else 1,
     )

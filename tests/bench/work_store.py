@@ -48,13 +48,13 @@ def works(form: Form) -> Iterator[Work]:
         yield _case(_Load(CT, senders, images), EVERYBODY)
     for latency in (0.0, 0.005) if form.full else ():
         for senders, images in ((1, 160), (4, 60)):
-            yield _case(_Load(CT, senders, images, latency), _WITH_S3)
+            yield _case(_Load(CT, senders, images, latency), _WITH_S3, rounds=3)
     if form.full:
         for senders, images in ((1, 100), (4, 60), (16, 30)):
-            yield _case(_Load(SMALL, senders, images), EVERYBODY)
+            yield _case(_Load(SMALL, senders, images), EVERYBODY, rounds=3)
         yield _case(_Load(MULTI_FRAME, 1, 4), EVERYBODY, rounds=3)
         yield _case(_Load(MULTI_FRAME, 4, 2), EVERYBODY, rounds=3)
-        yield _case(_Load(LARGE, 1, 1), EVERYBODY, rounds=3)
+        yield _case(_Load(LARGE, 1, 1), EVERYBODY, rounds=1)
     yield Work(
         (
             Case(
