@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -208,6 +209,7 @@ def test_children_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     code = f"""
 import os, sys, signal
 from pathlib import Path
+from typing import Any
 from config.children import Child, ChildSpec
 from config.supervisor import Supervisor
 environment = {{**os.environ, "PYTHONPATH": {str(ROOT)!r}}}
@@ -225,3 +227,31 @@ signal.pause()
     parent.wait()
     parent.stdout.close()
     wait_until(lambda: not any(map(runs, pids)), deadline=5)
+
+
+def test_a_child_keeps_the_memory_of_an_image_unless_the_operator_has_other_plans(
+    supervised: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child whose freed blocks go back to the system faults each page in again for the next image."""
+    faults = """
+import resource
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        [bytearray(600_000) for _ in range(4)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+"""
+    source = faults + GOOD.replace('"Commands": 0', '"Faults": faults()')
+    kept = supervised(source)
+    kept.start_all()
+    assert wait_for_report(kept.children[0])["Faults"] < 1000
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")  # each block by itself
+    returned = supervised(source)
+    returned.start_all()
+    assert wait_for_report(returned.children[0])["Faults"] > 10_000
+
+
+def wait_for_report(child: Child) -> dict[str, Any]:
+    wait_until(lambda: child.report)
+    return child.report
