@@ -36,7 +36,7 @@ def machine() -> dict[str, Any]:
         "cpu": model,
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(memory / 1e9, 1),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
         "dcmtk": _version("dcmsend", "--version"),
         "orthanc": _version("/usr/sbin/Orthanc", "--version"),
