@@ -44,7 +44,7 @@ def works(form: Form) -> Iterator[Work]:
             ),
             (ORTHANC, SAMPLES, ISEN) if count <= 100 else (ORTHANC, ISEN),
             partial(_idle, count=count),
-            rounds=3 if form.full else 1,
+            rounds=2 if form.full else 1,
         )
 
 
