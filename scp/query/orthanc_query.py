@@ -6,7 +6,8 @@ wide as the Standard's, and is widened where it is not; whatever is left out cos
 * Orthanc compares a single value with the whole stored text: only attributes of multiplicity 1.
 * Its index keeps upper-case ASCII only: other characters become `*`, and so does `?`, which would count them.
 * It knows nothing of component groups and trailing `^` of names: names become `*name*`.
-* Dates are compared as text: a second query asks for those in the form of ACR-NEMA, `1993.08.22`.
+* Dates are compared as text, and may be stored in the form of ACR-NEMA, `1993.08.22`: a few days are asked for one by
+  one, in both forms, which its index finds sooner than a range; longer ranges take a second query.
 * Wild cards in other VRs, times, numbers and sequences are errors or compared as text: left out.
 """
 
@@ -30,6 +31,7 @@ _UNSAFE_EXACT: Final = re.compile(r"[^A-Za-z0-9^ .,:;()/+_%-]+")  # in both the 
 _UID: Final = re.compile(r"[0-9.]+")
 _DATE: Final = re.compile(r"\d{8}")
 _DATE_RANGE: Final = re.compile(r"(\d{8})?-(\d{8})?")
+_DAYS: Final = 31  # at most, that are asked for one by one
 _MODALITY: Final = re.compile(r"[A-Z0-9_]+")
 
 
@@ -44,6 +46,8 @@ def orthanc_queries(keys: Mapping[int, Attribute], *, other_clock: bool = False)
         value = _value(tag, vr, values)
         if value is not None and vr == "DA" and other_clock:
             value = _wider(value)
+        if value is not None and vr == "DA" and "-" in value:
+            value = _each_day(value) or value
         if value is not None:
             query[name_of(tag)] = value
             if vr == "DA" and "-" in value:
@@ -79,6 +83,18 @@ def _wider(dates: str) -> str | None:
         return f"{_days_later(first, -1)}-{_days_later(last, 1)}"
     except (ValueError, OverflowError):
         return None
+
+
+def _each_day(dates: str) -> str | None:
+    """The days of a range, each in both forms; None: they are too many, or none, or an end is no day."""
+    first, last = dates.split("-")
+    days = [first]
+    try:
+        while days[-1] < last and len(days) < _DAYS:
+            days.append(_days_later(days[-1], 1))
+    except (ValueError, OverflowError):
+        return None
+    return "\\".join(form for day in days for form in (day, _dotted(day))) if days[-1] == last else None
 
 
 def _days_later(date: str, days: int) -> str:

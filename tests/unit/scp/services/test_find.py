@@ -194,7 +194,8 @@ def test_ps34_c_5_1_1_dates_and_times_are_by_the_clock_of_the_request_when_negot
     assert {answer.StudyDate for answer in found} == {"20240229"}
     assert {answer.TimezoneOffsetFromUTC for answer in found} == {"-1000"}
     asked = [request[2]["0008,0020"] for request in orthanc.requests if request[0] == "find"]
-    assert asked == ["20240228-20240301", "2024.02.28-2024.03.01"], "what Orthanc is asked for is wide enough"
+    wide_enough = r"20240228\2024.02.28\20240229\2024.02.29\20240301\2024.03.01"
+    assert asked == [wide_enough]
 
 
 def test_a_timezone_that_is_none_is_a900_when_negotiated() -> None:

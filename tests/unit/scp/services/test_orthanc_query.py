@@ -63,3 +63,22 @@ def test_a_range_of_dates_is_asked_for_in_the_form_of_acr_nema_too(asked: str, d
         {"0008,0020": asked, "0008,0060": "CT"},
         {"0008,0020": dotted, "0008,0060": "CT"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "days"),
+    [
+        ("20240229-20240229", ["20240229"]),
+        ("20240228-20240301", ["20240228", "20240229", "20240301"]),
+        ("20240101-20240131", [f"202401{day:02}" for day in range(1, 32)]),
+    ],
+)
+def test_a_few_days_are_asked_for_one_by_one(asked: str, days: list[str]) -> None:
+    (query,) = orthanc_queries({STUDY_DATE: Attribute("DA", (asked,))})
+    forms = [form for day in days for form in (day, f"{day[:4]}.{day[4:6]}.{day[6:]}")]
+    assert query["0008,0020"].split("\\") == forms
+
+
+@pytest.mark.parametrize("asked", ["20240301-20240228", "20230229-20230301", "20240101-20240201", "99991231-99991232"])
+def test_days_that_cannot_be_listed_stay_a_range(asked: str) -> None:
+    assert orthanc_queries({STUDY_DATE: Attribute("DA", (asked,))})[0] == {"0008,0020": asked}
