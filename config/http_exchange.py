@@ -10,7 +10,6 @@ ReadTimeoutError if it says nothing in time, SSLError for TLS, and those of conn
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import ssl
@@ -51,28 +50,33 @@ class FileBody:
         self._descriptor = descriptor
         self._size = size
 
-    def send(self, sock: socket.socket) -> None:
-        """To a socket without TLS.
+    def send(self, head: bytes, sock: socket.socket) -> None:
+        """Head and body, to a socket without TLS.
 
         Raises:
             BodyUnreadable: the disk failed, or the file has become shorter.
             OSError: the connection broke, or took nothing in time.
         """
+        sock.sendall(head, socket.MSG_MORE if self._size else 0)  # it travels in the packet of the body
         sent = 0
         while sent < self._size:
             try:
                 count = os.sendfile(sock.fileno(), self._descriptor, sent, self._size - sent)
-            except OSError as error:
-                if error.errno == errno.EIO:  # a socket does not know it
-                    raise BodyUnreadable(error) from error
+            except (BrokenPipeError, ConnectionResetError, BlockingIOError):
                 raise
+            except OSError:  # the file's or the socket's, or this file system has no sendfile: doing both apart tells
+                for piece in self._pieces(sent):
+                    sock.sendall(piece)
+                return
             if not count:
                 raise self._shorter()
             sent += count
 
     def __iter__(self) -> Iterator[bytes]:
         """In pieces, for TLS. Raises BodyUnreadable."""
-        start = 0
+        return self._pieces(0)
+
+    def _pieces(self, start: int) -> Iterator[bytes]:
         while start < self._size:
             try:
                 piece = os.pread(self._descriptor, min(_PIECE, self._size - start), start)
@@ -345,8 +349,7 @@ def _sent(connection: Any, head: bytes, body: Iterable[Buffer]) -> OSError | Non
         if isinstance(sock, ssl.SSLSocket):
             sock.sendall(head)
         elif isinstance(body, FileBody):
-            sock.sendall(head, socket.MSG_MORE)  # it travels in the packet of the body
-            body.send(sock)
+            body.send(head, sock)
             return None
         else:
             pieces = iter(body)

@@ -56,13 +56,10 @@ class AttachmentFiles:
             return None
         if descriptor is None:
             return None
-        if was_verified and (content := _cached_content(descriptor, size)):
-            os.close(descriptor)
-            return content
         file = os.fdopen(descriptor, "rb")
         opened = None
         try:
-            opened = _opened(file, size)
+            opened = (_cached_content(descriptor, size) if was_verified else None) or _opened(file, size)
         except OSError as error:
             log.warning("attachment_unreadable uuid=%s reason=%s", uuid, error)
         finally:
@@ -87,7 +84,7 @@ class AttachmentFiles:
             _send(connection, {"Operation": "fetch", "Name": name, "For": "send"})
             packet, descriptors, _, _ = socket.recv_fds(connection, _LONGEST_REPLY, 1)
             if descriptors:
-                return descriptors[0], json.loads(packet).get("Verified") is True
+                return descriptors[0], _was_verified(packet)
             if not packet:
                 raise ConnectionError("the transfer process has closed the connection")
             return None, False  # it says why, but Orthanc's own attempt will say it to the operator
@@ -117,6 +114,13 @@ class AttachmentFiles:
             raise
         with self._lock:
             self._idle.append(connection)
+
+
+def _was_verified(reply: bytes) -> bool:
+    try:
+        return json.loads(reply)["Verified"] is True
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _cached_content(descriptor: int, size: int) -> BinaryIO | None:

@@ -55,7 +55,8 @@ class Canary:
     def check(self) -> None:
         """Put, get and delete the canary. A refused delete is not an error here: images can be stored and read.
 
-        The first time it also finds out whether the server verifies checksums: then uploads need no other proof.
+        It also finds out whether the server, which may be another one after trouble, verifies checksums: then uploads
+        need no other proof.
 
         Raises:
             ObjectStoreError: which operation failed and why.
@@ -72,8 +73,8 @@ class Canary:
             content = b"".join(found.chunks())
         if content != _CONTENT:
             raise ObjectCorrupted(f"the bucket gives other bytes for {self._key} than were put")
-        if self.verifies_checksums is None:
-            self.verifies_checksums = self._checksums.verifies_checksums(self._key)
+        before, self.verifies_checksums = self.verifies_checksums, self._checksums.verifies_checksums(self._key)
+        if self.verifies_checksums is not before:
             proof = "checksum" if self.verifies_checksums else "ETag or reading back"
             log.info("checksums_tried server_verifies=%s proof_of_uploads=%s", self.verifies_checksums, proof)
         try:

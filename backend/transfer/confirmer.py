@@ -94,6 +94,8 @@ class Confirmer:
             return "pending"
         if self._is_in("tombstones", expected.name):
             return "missing"  # Orthanc has removed it
+        if self._is_in("quarantine", expected.name):
+            return "corrupted"  # whatever a server may have taken of it
         if self._availability.error(GET):
             return "unavailable"  # at once: each question would have to wait for its time-out
         try:

@@ -285,7 +285,8 @@ class Fetcher:
             finally:
                 if is_reserved:
                     self._cache.release(size)
-        self.just_verified.add(name, file.descriptor)
+        if file.disk_error is None:
+            self.just_verified.add(name, file.descriptor)
         self._counters.add("downloads")
         self._counters.add("download_bytes", size)
         return file.descriptor

@@ -1,7 +1,8 @@
 """Files whose bytes were verified on their way into the page cache, a moment ago.
 
-Who reads such a file without the disk gets the bytes that were verified, and need not do it again. That holds for its
-first reader only, and for seconds: long before the kernel writes the pages out and might have to read them again.
+Who reads such a file from the page cache gets the bytes that were verified, and need not do it again. That holds for
+its first reader only, and for seconds: the kernel would have to write the pages out, drop them and bring them back from
+the disk in that time, for somebody else, before it could give other bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from collections import OrderedDict
 from typing import Final
 
-_SECONDS: Final = 10.0
+_SECONDS: Final = 2.0
 _KNOWN: Final = 1000  # files
 
 

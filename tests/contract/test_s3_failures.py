@@ -420,6 +420,7 @@ def test_a_server_that_stops_verifying_is_trusted_no_longer(
     fake.add("PUT", lambda handler, body: not handler._put(body))
     with pytest.raises(ContentChanged):
         put_file(trusting, folder / "file")
+    assert "key" not in fake.objects, "what it has taken is deleted"
     fake.requests.clear()
     with pytest.raises(ContentChanged):
         put_file(trusting, folder / "file")
@@ -444,14 +445,40 @@ def test_a_file_that_has_become_shorter_is_not_blamed_on_s3(
 def test_a_file_that_the_disk_does_not_give_is_not_blamed_on_s3(
     trusting: S3ObjectStore, fake: FakeS3, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def sendfile(*_: object) -> int:
+    def failing(*_: object) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
     (folder / "file").write_bytes(BODY)
-    monkeypatch.setattr(os, "sendfile", sendfile)
-    with pytest.raises(OSError, match="Input/output error"):
-        put_file(trusting, folder / "file")
+    monkeypatch.setattr(os, "sendfile", failing)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            put_file(trusting, folder / "file")
     assert "key" not in fake.objects
+    put_file(trusting, folder / "file")  # a file system without sendfile, say
+    assert fake.objects["key"].body == BODY
+
+
+def test_sendfile_that_fails_in_the_middle_is_gone_on_with(
+    trusting: S3ObjectStore, fake: FakeS3, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sendfile = os.sendfile
+
+    def failing_later(out: int, file: int, offset: int, count: int) -> int:
+        if offset:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return sendfile(out, file, offset, min(count, 1000))
+
+    (folder / "file").write_bytes(BODY)
+    monkeypatch.setattr(os, "sendfile", failing_later)
+    put_file(trusting, folder / "file")
+    assert fake.objects["key"].body == BODY
+
+
+def test_an_empty_file_does_not_wait(trusting: S3ObjectStore, fake: FakeS3, folder: Path) -> None:
+    (folder / "file").write_bytes(b"")
+    put_file(trusting, folder / "file", b"")
+    assert fake.objects["key"].body == b""
 
 
 def test_a_server_that_takes_no_bytes_of_a_file_is_unreachable_in_time(

@@ -16,7 +16,7 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from hashlib import file_digest, md5, sha256
@@ -24,10 +24,14 @@ from io import BufferedIOBase, BufferedReader
 from typing import TYPE_CHECKING, Any, Final
 
 from backend.transfer.object_store.errors import (
+    ClockSkewed,
     ContentChanged,
     CredentialsRefused,
     ObjectCorrupted,
+    ObjectStoreError,
     RequestRefused,
+    Throttled,
+    Unreachable,
 )
 from backend.transfer.object_store.protocols import Chunk, ListedObject, ObjectAttributes, UnfinishedUpload
 from backend.transfer.object_store.s3_client import BotoBucket, translated
@@ -47,6 +51,7 @@ _IN_MEMORY: Final = 8 * 1024 * 1024  # bytes; a larger content is read twice ins
 _CHUNK: Final = 1024 * 1024  # bytes, at most, that are given on at once
 _PATIENCE: Final = 1.0  # seconds after which fewer are
 _DIGEST: Final = "x-amz-meta-sha256"
+_CHECKSUM: Final = "x-amz-checksum-sha256"
 _OWNER: Final = "x-amz-meta-isen-attachment"
 _RELOAD_INTERVAL: Final = 30.0  # seconds between two looks for other credentials
 
@@ -87,7 +92,7 @@ class S3ObjectStore:
         headers = {
             _DIGEST: digest.hex(),
             _OWNER: owner_of(key),
-            "x-amz-checksum-sha256": b64encode(digest).decode(),
+            _CHECKSUM: b64encode(digest).decode(),
             **self._options.headers,
         }
         sending = self._connection.request(
@@ -99,26 +104,42 @@ class S3ObjectStore:
             size=size,
             payload_hash=digest.hex(),
         )
+        is_stored = False
         try:
             with self._renewing(), self._options.blamed(), sending as response:
+                is_stored = True
                 self._options.require_encryption(response.headers)
-                if is_hashed_there and "x-amz-checksum-sha256" not in response.headers:
-                    _require_unchanged(key, content, digest)
+                is_proven = self._checksums_count and _CHECKSUM in response.headers
                 confirmed = self._is_confirmed(
                     response.headers, digest, body if isinstance(body, memoryview) else content
                 )
         except BodyUnreadable as failure:
             raise failure.error from None
-        except (RequestRefused, ObjectCorrupted):
-            if is_hashed_there:  # it may have been our bytes
-                _require_unchanged(key, content, digest)
+        except ObjectStoreError as error:
+            if is_hashed_there and not isinstance(error, (Unreachable, Throttled, ClockSkewed)):
+                self._blame_content(key, content, digest, is_stored=is_stored)  # it may have been our bytes
             raise
+        if is_hashed_there and not is_proven:
+            self._blame_content(key, content, digest, is_stored=True)
         if not confirmed:
             self._read_back(key, size, digest)
 
+    def _blame_content(self, key: str, content: BufferedIOBase, digest: bytes, *, is_stored: bool) -> None:
+        """Raise ContentChanged if the bytes are not those of the digest. What a server has taken of them all the same
+        is deleted, and it is trusted no longer.
+        """
+        try:
+            _require_unchanged(key, content, digest)
+        except ContentChanged:
+            if is_stored:
+                self._checksums_count = False
+                with suppress(ObjectStoreError):
+                    self.delete(key)
+            raise
+
     def verifies_checksums(self, key: str) -> bool:
         body = b"These bytes do not have the checksum they come with. This object may be deleted.\n"
-        headers = {"x-amz-checksum-sha256": b64encode(sha256(b"other bytes").digest()).decode()}
+        headers = {_CHECKSUM: b64encode(sha256(b"other bytes").digest()).decode()}
         sending = self._connection.request(
             "PUT",
             "PutObject",
@@ -131,8 +152,8 @@ class S3ObjectStore:
         try:
             with self._renewing(), sending:
                 self._checksums_count = False
-        except RequestRefused:
-            self._checksums_count = True
+        except RequestRefused as error:
+            self._checksums_count = bool(error.code)  # else it was somebody between
         return self._checksums_count
 
     @contextmanager
@@ -240,7 +261,7 @@ class S3ObjectStore:
         Raises:
             ObjectCorrupted: other bytes arrived.
         """
-        checksum = answer.get("x-amz-checksum-sha256")
+        checksum = answer.get(_CHECKSUM)
         if checksum not in (None, b64encode(digest).decode()):
             self._checksums_count = False
             raise ObjectCorrupted("the server says that it received other bytes than were sent")

@@ -50,6 +50,13 @@ def test_what_is_in_the_spool_is_pending(parts: Parts, confirmer: Confirmer, fol
     assert state(confirmer) == "pending"
 
 
+def test_what_is_in_quarantine_is_never_committed(parts: Parts, confirmer: Confirmer) -> None:
+    """A server that has stopped verifying may have taken its bytes, with the digest they should have."""
+    parts.file("quarantine", NAME).write_bytes(CONTENT)
+    parts.store.put_foreign(NAME, CONTENT, DIGEST)
+    assert state(confirmer) == "corrupted"
+
+
 def test_what_orthanc_has_removed_is_missing(parts: Parts, confirmer: Confirmer) -> None:
     parts.store.put_foreign(NAME, CONTENT)
     parts.spool.bury(NAME)
