@@ -42,7 +42,7 @@ def works(form: Form) -> Iterator[Work]:
                 Case("idle associations", str(count), "% of a core", {"idle": count}, more_is_better=False),
                 Case("C-ECHO", f"beside {count} idle associations", "ms", {"idle": count}, more_is_better=False),
             ),
-            (ORTHANC, SAMPLES, ISEN) if count <= 100 else (ORTHANC, ISEN),
+            (*((ORTHANC,) if form.full else ()), *((SAMPLES,) if count <= 100 else ()), ISEN),
             partial(_idle, count=count),
             rounds=2 if form.full else 1,
         )

@@ -44,7 +44,7 @@ class _Load:
 
 def works(form: Form) -> Iterator[Work]:
     """All of them, in the order they are run."""
-    for senders, images in ((1, 160), (4, 60), (16, 20)) if form.full else ((1, 120), (4, 50)):
+    for senders, images in ((1, 160), (4, 60), (16, 20)) if form.full else ((1, 60), (4, 25)):
         yield _case(_Load(CT, senders, images), EVERYBODY)
     for latency in (0.0, 0.005) if form.full else ():
         for senders, images in ((1, 160), (4, 60)):
@@ -66,7 +66,7 @@ def works(form: Form) -> Iterator[Work]:
             ),
         ),
         _WITH_S3,
-        partial(_gil_held, load=_Load(CT, 4, 100)),
+        partial(_gil_held, load=_Load(CT, 4, 100 if form.full else 40)),
         rounds=None if form.full else 1,
     )
 
