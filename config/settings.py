@@ -170,7 +170,7 @@ class StorageSettings(Frozen):
     missing_object_patience: Pause = (
         3.0  # seconds a missing object is asked for again: another node may be uploading it
     )
-    concurrent_uploads: Annotated[Positive, Field(le=256)] = 8
+    concurrent_uploads: Annotated[Positive, Field(le=256)] = 16
     concurrent_downloads: Annotated[Positive, Field(le=256)] = 32
     multipart_threshold: Megabytes = 64 * MEGABYTE  # bytes; larger attachments are uploaded in parts
 

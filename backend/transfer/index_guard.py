@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
 from backend.maintenance.index import OrthancIndex
-from backend.maintenance.rest import Address, OrthancRest
+from backend.maintenance.rest import Address, OrthancRest, OrthancUnavailable
 from backend.transfer import power_cut
 from backend.transfer.availability import ObservedObjectStore
+from backend.transfer.back_off import back_off
 from backend.transfer.counters import Counters
 from backend.transfer.kept_names import KeptNames
 from backend.transfer.object_store.errors import ObjectMissing
@@ -22,6 +26,7 @@ from backend.transfer.remover import Remover
 from config.settings import OrthancSettings, StorageSettings, StorageStructure
 
 _CONNECTIONS: Final = 8
+_LONGEST_PAUSE: Final = 30.0  # seconds until Orthanc is asked again of which kind its index is
 _READING_RATE: Final = 200.0  # requests per second while the whole index is read; Orthanc's users come first
 
 
@@ -56,11 +61,16 @@ class IndexGuard:
         counters: Counters,
         fetch: Callable[[str], int],
         wake: Callable[[], None],
+        on_builtin: Callable[[], None],
     ) -> None:
-        """Looks at once whether there was a power cut, before anything new is in the spool."""
+        """Looks at once whether there was a power cut, before anything new is in the spool.
+
+        `on_builtin` is called if the index is Orthanc's own: no other Orthanc waits for what is stored here.
+        """
         self._spool = spool = settings.spool_directory
         legacy = settings.storage_structure is StorageStructure.LEGACY
-        index = orthanc.index(legacy=legacy)
+        self._index = index = orthanc.index(legacy=legacy)
+        self._on_builtin = on_builtin
         owners = Owners(spool, settings.cache_directory, reads, key, settings.storage_directory)
         self._answers = False
         self._check = RemovalCheck(
@@ -92,6 +102,7 @@ class IndexGuard:
         """Orthanc answers."""
         self._answers = True
         self._reconciliation.start()
+        threading.Thread(target=self._tell_kind, name="index-kind", daemon=True).start()
 
     def stop(self) -> None:
         """Orthanc ends in order."""
@@ -101,6 +112,17 @@ class IndexGuard:
 
     def report(self) -> dict[str, Any]:
         return self._reconciliation.report()
+
+    def _tell_kind(self) -> None:
+        for failures in count(1):
+            try:
+                is_builtin = self._index.is_builtin()
+            except OrthancUnavailable:
+                time.sleep(back_off(failures, first=1.0, cap=_LONGEST_PAUSE))
+            else:
+                break
+        if is_builtin:
+            self._on_builtin()
 
     def _decide(self, due: list[tuple[str, Removal]]) -> None:
         if self._answers:

@@ -2,6 +2,10 @@
 
 The folder is the queue; this only remembers what has been seen, so that each file is looked at once, and who must wait
 after a failure.
+
+Stores come first: while more and more images arrive, none is handed out before it has waited for `LONGEST_HOLD`, and
+the processors are the stores'. What one listing finds nothing new after goes at once, and so does everything while the
+folder holds much. It begins with `give_way`.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import os
 import stat
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +25,7 @@ from backend.transfer.back_off import back_off
 
 _FIRST_PAUSE: Final = 0.5  # seconds
 _LONGEST_PAUSE: Final = 30.0
+LONGEST_HOLD: Final = 5.0  # seconds from its acceptance; a shorter burst of images is through by then
 
 
 @dataclass
@@ -34,10 +40,16 @@ class _Pending:
 class PendingQueue:
     """Hands out each pending name to one thread at a time. Thread-safe."""
 
-    def __init__(self, folder: Path, on_released: Callable[[int], None]) -> None:
-        """`on_released` is told the size of each attachment that has left the folder, in bytes."""
+    def __init__(self, folder: Path, on_released: Callable[[int], None], *, held_bytes: int = 0) -> None:
+        """`on_released` is told the size of each attachment that has left the folder, in bytes.
+
+        Nothing is held back while the folder holds more than `held_bytes`.
+        """
         self._folder = folder
         self._on_released = on_released
+        self._held_bytes = held_bytes
+        self._gives_way = False
+        self._held: deque[tuple[float, float, str]] = deque()  # (until, accepted, name), not handed out yet
         self._changed = threading.Condition()
         self._pending: dict[str, _Pending] = {}
         self._waiting: list[tuple[float, float, str]] = []  # heap of (not before, accepted, name)
@@ -48,12 +60,26 @@ class PendingQueue:
         """Take over a listing of the folder; what is `removed` is not uploaded, though its file is there still."""
         with self._changed:
             known = self._pending.keys()
-            added = sum(self._add(name) for name in names - known - removed)
+            is_burst = sum(self._add(name) for name in names - known - removed) > 0
             for name in [name for name in known & names & removed if not self._pending[name].is_taken]:
                 self._leave(name)
             for name in [name for name in known - names if not self._pending[name].is_taken]:
                 self._forget(name)
-            self._changed.notify(added)  # not all: they would take the interpreter from each other for nothing
+            self._let_go(is_burst=is_burst)
+
+    def nothing_new(self) -> None:
+        """The folder has not changed since it was listed."""
+        with self._changed:
+            self._let_go(is_burst=False)
+
+    def give_way(self) -> None:
+        """Hold back from now on what arrives in a burst."""
+        self._gives_way = True
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether a look soon will find something to hand out."""
+        return bool(self._held)
 
     def take(self) -> str | None:
         """Wait for the next name; the caller answers with `finish` or `postpone`. None: stop."""
@@ -121,7 +147,7 @@ class PendingQueue:
             }
 
     def _add(self, name: str) -> bool:
-        """Whether there is one more to be taken."""
+        """Whether there is one more."""
         try:
             status = os.lstat(f"{self._folder}/{name}")
         except FileNotFoundError:
@@ -130,8 +156,20 @@ class PendingQueue:
             return False
         self._pending[name] = _Pending(status.st_size, status.st_mtime)
         self._bytes += status.st_size
-        heapq.heappush(self._waiting, (0.0, status.st_mtime, name))
+        age = max(0.0, time.time() - status.st_mtime)
+        self._held.append((time.monotonic() + LONGEST_HOLD - age, status.st_mtime, name))
         return True
+
+    def _let_go(self, *, is_burst: bool) -> None:
+        """Hand out what has been held back; in a burst, only what is old."""
+        holds = is_burst and self._gives_way and self._bytes <= self._held_bytes
+        now = time.monotonic()
+        count = 0
+        while self._held and not (holds and self._held[0][0] > now):
+            _, accepted, name = self._held.popleft()
+            heapq.heappush(self._waiting, (0.0, accepted, name))
+            count += 1
+        self._changed.notify(count)  # not all: they would take the interpreter from each other for nothing
 
     def _forget(self, name: str) -> None:
         self._on_released(self._leave(name))

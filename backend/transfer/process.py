@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 START_PATIENCE: Final = 3.0  # seconds; Orthanc's start waits, and readers do when this process starts again
 DRAIN_TIME: Final = 3.0  # seconds that running uploads have after SIGTERM
+_HELD_SHARE: Final = 4  # uploads give way to stores until so much of the spool is taken: a quarter
 
 
 class CannotStart(Exception):
@@ -91,7 +92,7 @@ class TransferProcess:
         )
         self._recovery = Recovery(self._canary, availability)
         self._cache = cache = ReadCache(settings.cache_directory, settings.maximum_cache_size, counters)
-        queue = PendingQueue(spool / "pending", released.add)
+        queue = PendingQueue(spool / "pending", released.add, held_bytes=settings.maximum_spool_size // _HELD_SHARE)
         uploaded, removed = (
             KeptNames(spool / "uploaded", UPLOADED, gives_way=True),
             KeptNames(spool / "removed", REMOVED),
@@ -141,6 +142,7 @@ class TransferProcess:
                 counters=counters,
                 fetch=fetcher.fetch,
                 wake=self._watch.wake,
+                on_builtin=queue.give_way,
             )
         legacy = settings.storage_structure is StorageStructure.LEGACY
         self._prefetcher = prefetcher = Prefetcher(

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 _INTERVAL: Final = 1.0  # seconds
 _SHORTEST_INTERVAL: Final = 0.03  # seconds; one listing serves many, and a hint stands for all of 20 ms
+_BURST_INTERVAL: Final = (
+    0.2  # seconds, while uploads give way to what arrives: two images of a burst are not so far apart
+)
 _DUTY: Final = 5  # a listing that takes long is not begun again before this many times its duration
 
 
@@ -58,6 +61,8 @@ class SpoolWatch:
             self._names = pending
         if pending is not None or removed is not None:
             self._queue.refresh(self._names, self._removed)
+        else:
+            self._queue.nothing_new()
         for folder in self._kept:
             folder.expire()
 
@@ -73,6 +78,8 @@ class SpoolWatch:
                 if not self._is_broken:
                     log.error("spool_unreadable reason=%r", error)  # noqa: TRY400 - one line per event
                 self._is_broken = True
-            time.sleep(max(_SHORTEST_INTERVAL, _DUTY * (time.monotonic() - began)))
-            if not is_hinted:  # after a hint it looks twice, see `TransferClient.wake`
+            is_holding = self._queue.is_holding
+            pause = _BURST_INTERVAL if is_holding else _SHORTEST_INTERVAL
+            time.sleep(max(pause, _DUTY * (time.monotonic() - began)))
+            if not (is_hinted or is_holding):  # after a hint it looks twice, see `TransferClient.wake`
                 self._hint.wait(_INTERVAL)

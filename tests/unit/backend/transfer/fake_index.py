@@ -44,6 +44,8 @@ class FakeIndex:
             yield 1, self._attachments(uid)
 
     def is_builtin(self) -> bool:
+        if self.failures:
+            raise self.failures.pop(0)
         return self.builtin
 
     def post_instance(self, content: bytes | BinaryIO) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from backend.maintenance.rest import OrthancUnavailable
 from backend.stack.processes import wait_until
 from backend.transfer.availability import ObservedObjectStore
 from backend.transfer.index_guard import IndexGuard, Orthanc
@@ -38,6 +39,7 @@ class Guarded:
         self.parts = Parts(folder)
         self.index = FakeIndex()
         self.woken = 0
+        self.is_builtin = threading.Event()
         monkeypatch.setattr(Orthanc, "index", lambda *_, **__: self.index)
 
     def start(self) -> IndexGuard:
@@ -63,6 +65,7 @@ class Guarded:
             counters=parts.counters,
             fetch=parts.fetcher.fetch,
             wake=self.wake,
+            on_builtin=self.is_builtin.set,
         )
 
     def wake(self) -> None:
@@ -134,6 +137,25 @@ def test_after_a_power_cut_a_row_comes_back_and_the_old_bytes_go_once_the_new_ar
     wait_until(lambda: guard.report()["State"] == "Done", 20, "it is repaired")
     assert len(guarded.index.posted) == 1
     assert guarded.is_buried() == (place != "nowhere")
+
+
+def test_it_is_told_that_the_index_is_orthancs_own_once_orthanc_says_so(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.transfer.index_guard.back_off", lambda *_, **__: 0.01)
+    guarded.index.failures = [OrthancUnavailable("it starts"), OrthancUnavailable("it starts")]
+    guard = guarded.start()
+    assert not guarded.is_builtin.wait(0.1), "Orthanc does not answer yet"
+    guard.start()
+    assert guarded.is_builtin.wait(20)
+    assert guarded.index.failures == []
+
+
+def test_it_is_not_told_so_of_a_database_server(guarded: Guarded) -> None:
+    guarded.index.builtin = False
+    guarded.start().start()
+    wait_until(lambda: all(thread.name != "index-kind" for thread in threading.enumerate()), 20, "it has been asked")
+    assert not guarded.is_builtin.is_set()
 
 
 @pytest.fixture

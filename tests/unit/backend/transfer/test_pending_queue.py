@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from backend.transfer.pending_queue import PendingQueue
+from backend.transfer.pending_queue import LONGEST_HOLD, PendingQueue
 from tests.fakes.transfer_child import name_of
 
 
@@ -134,3 +135,85 @@ def test_a_name_that_left_while_it_waited_is_not_given_out(queue: PendingQueue, 
     queue.refresh({first, second}, set())
     queue.dropped(first, 10)
     assert queue.take() == second
+
+
+@pytest.fixture
+def yielding(tmp_path: Path, released: list[int]) -> PendingQueue:
+    """Gives way to a burst until 100 bytes are pending."""
+    queue = PendingQueue(tmp_path, released.append, held_bytes=100)
+    queue.give_way()
+    return queue
+
+
+def taken_now(queue: PendingQueue) -> list[str]:
+    """What can be taken without waiting; the queue is stopped afterwards."""
+    taken: list[str] = []
+
+    def take() -> None:
+        while (name := queue.take()) is not None:
+            taken.append(name)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    time.sleep(0.1)
+    queue.stop()
+    thread.join(5)
+    return taken
+
+
+def test_while_more_and_more_arrive_none_is_handed_out(yielding: PendingQueue, tmp_path: Path) -> None:
+    names: set[str] = set()
+    for number in range(5):
+        names.add(pend(tmp_path, number, accepted=time.time()))
+        yielding.refresh(names, set())
+        assert yielding.is_holding
+    assert yielding.report()["PendingCount"] == 5, "they are counted all the same"
+    assert taken_now(yielding) == []
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_once_nothing_new_arrives_all_are_handed_out_oldest_first(
+    yielding: PendingQueue, tmp_path: Path, is_listed: bool
+) -> None:
+    now = time.time()
+    names = [pend(tmp_path, number, accepted=now - number / 10) for number in range(3)]
+    yielding.refresh(set(names), set())
+    if is_listed:
+        yielding.refresh(set(names), set())
+    else:
+        yielding.nothing_new()
+    assert not yielding.is_holding
+    assert taken_now(yielding) == names[::-1]
+
+
+def test_in_a_burst_without_end_each_waits_no_longer_than_that(yielding: PendingQueue, tmp_path: Path) -> None:
+    old = pend(tmp_path, 1, accepted=time.time() - LONGEST_HOLD + 0.1)
+    yielding.refresh({old}, set())
+    assert yielding.is_holding
+    time.sleep(0.11)
+    new = pend(tmp_path, 2, accepted=time.time())
+    yielding.refresh({old, new}, set())
+    assert yielding.is_holding
+    assert taken_now(yielding) == [old]
+
+
+def test_nothing_is_held_back_while_the_folder_holds_much(yielding: PendingQueue, tmp_path: Path) -> None:
+    names = [pend(tmp_path, number, size=40, accepted=time.time() + number) for number in range(3)]
+    yielding.refresh(set(names[:2]), set())
+    assert yielding.is_holding
+    yielding.refresh(set(names), set())
+    assert taken_now(yielding) == names
+
+
+def test_a_clock_set_back_does_not_hold_it_longer(yielding: PendingQueue, tmp_path: Path) -> None:
+    name = pend(tmp_path, 1, accepted=time.time() + 3600)
+    began = time.monotonic()
+    yielding.refresh({name}, set())
+    assert yielding._held[0][0] - began < LONGEST_HOLD + 1
+
+
+def test_without_permission_to_give_way_everything_goes_at_once(queue: PendingQueue, tmp_path: Path) -> None:
+    name = pend(tmp_path, 1, accepted=time.time())
+    queue.refresh({name}, set())
+    assert not queue.is_holding
+    assert taken_now(queue) == [name]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -167,3 +168,20 @@ def test_after_a_hint_it_looks_twice_because_a_hint_stands_for_what_comes_a_mome
     watch.wake()
     wait_until(lambda: queue.report()["PendingCount"] == 1, DEADLINE, "what came without a hint is queued")
     assert len(looks) == 3
+
+
+def test_uploads_give_way_to_a_burst_and_begin_when_it_is_over(parts: Parts) -> None:
+    queue = PendingQueue(parts.spool.directory / "pending", lambda _: None, held_bytes=10**9)
+    queue.give_way()
+    watch = SpoolWatch(parts.spool.directory, queue, parts.removals, parts.remover, (parts.uploaded,))
+    taken: list[float] = []
+    threading.Thread(target=lambda: (queue.take(), taken.append(time.monotonic())), daemon=True).start()
+    watch.start()
+    for number in range(20):
+        parts.spool.accept(name_of(number), CONTENT)
+        watch.wake()
+        time.sleep(0.05)
+    ended = time.monotonic()
+    wait_until(lambda: bool(taken), DEADLINE, "an upload begins")
+    assert taken[0] > ended - 0.1
+    assert taken[0] < ended + 2
