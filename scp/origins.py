@@ -16,7 +16,7 @@ import logging
 import os
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import Final
@@ -73,7 +73,7 @@ class Origins:
 
     def note(self, origin: Origin) -> None:
         """Remember where a stored instance came from. Never fails: the instance is safe without it."""
-        line = json.dumps(asdict(origin)).encode() + b"\n"
+        line = json.dumps(vars(origin)).encode() + b"\n"
         try:
             with self._lock:
                 if not self._is_supported:
@@ -133,7 +133,7 @@ class Origins:
 
     def _told(self, origins: list[Origin]) -> bool:
         try:
-            self._is_supported = self._client.set_origins([asdict(origin) for origin in origins])
+            self._is_supported = self._client.set_origins([vars(origin) for origin in origins])
         except OrthancError as error:
             log.info("origins_postponed reason=%s", error)
             return False

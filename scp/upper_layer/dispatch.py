@@ -89,6 +89,7 @@ class Dispatcher:
         if field & RESPONSE or "MessageID" not in command.fields:
             raise ProtocolViolation("unexpected_message")
         service, refusal = self._find_service(association, context, command)
+        message = to_primitive(command.fields) if service else None  # now, while the data set is on its way
         buffer = self._buffer(field, refusal)
         try:
             if command.has_data_set:
@@ -97,7 +98,7 @@ class Dispatcher:
             if service is None or refusal is not None:
                 self._refuse(association, context, command, refusal or Refusal(PROCESSING_FAILURE, "no service"))
             else:
-                self._serve(service, ServedRequest(association, context, to_primitive(command.fields), command, buffer))
+                self._serve(service, ServedRequest(association, context, message, command, buffer))
         finally:
             buffer.close()
 
