@@ -5,6 +5,7 @@ All of one run live at the same time and take turns, so that a change of the mac
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -124,7 +125,8 @@ class Contender:
             s3.empty(self.bucket)
         for path in self.folder.rglob("*"):
             if _ATTACHMENT.match(path.name) and not path.is_symlink():
-                os.truncate(path, 0)
+                with contextlib.suppress(FileNotFoundError):  # its minute in `uploaded/` is over
+                    os.truncate(path, 0)
 
     def pending(self) -> int:
         """Attachments that are not in S3 yet."""
