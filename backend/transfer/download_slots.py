@@ -1,4 +1,8 @@
-"""How many downloads run at a time, and who goes first: whoever somebody waits for, before what is fetched ahead."""
+"""How many downloads run at a time, and who goes first: whoever somebody waits for, before what is fetched ahead.
+
+Downloads that were begun together arrive together. If all were hashed and written at once, the first would be ready
+when the last is; if whoever comes first went first, what is wanted next might be ready last. So they take turns.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +29,46 @@ class Priority(IntEnum):
     PREFETCH = 3  # an operator wants it here
 
 
+Rank = tuple[Priority, int]  # of a download: the lower goes first; no two are equal
+
+
+class Turns:
+    """To hash and write what has come: a few at a time, the lowest rank first. Thread-safe."""
+
+    def __init__(self, total: int) -> None:
+        self._lock = threading.Lock()
+        self._free = total
+        self._waiting: list[tuple[Rank, threading.Lock]] = []  # heap; each lock is held until it is their turn
+
+    @contextmanager
+    def held(self, rank: Rank) -> Iterator[None]:
+        """Wait for a turn and take it; for what ends soon, whatever the network does."""
+        turn = None
+        with self._lock:
+            if self._free:
+                self._free -= 1
+            else:
+                turn = threading.Lock()
+                turn.acquire()
+                heapq.heappush(self._waiting, (rank, turn))
+        if turn is not None:
+            turn.acquire()
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self._waiting:
+                    heapq.heappop(self._waiting)[1].release()
+                else:
+                    self._free += 1
+
+
 class DownloadSlots:
     """A fixed number of slots. Thread-safe."""
 
     def __init__(self, total: int) -> None:
         """What nobody waits for gets at most three quarters of `total`, and at least one."""
-        # To hash and write what has come. Downloads that were begun together arrive together: if all were worked on at
-        # once, the first would be ready when the last is. The other half of the cores is for those who wait for it.
-        self.turns = threading.Semaphore(max(1, (os.cpu_count() or 1) // 2))
+        self.turns = Turns(max(1, (os.cpu_count() or 1) // 2))  # the other cores are for those who wait for it
         self._limits = {
             Priority.READ: total,
             Priority.SEND: total,
@@ -45,16 +81,17 @@ class DownloadSlots:
         self._waiting: list[tuple[Priority, int, threading.Event]] = []  # heap
 
     @contextmanager
-    def held(self, priority: Priority, timeout: float = _WAIT) -> Iterator[None]:
-        """Hold a slot; within one priority it is first come, first served.
+    def held(self, priority: Priority, timeout: float = _WAIT) -> Iterator[Rank]:
+        """Hold a slot, and get the rank of its download; within one priority it is first come, first served.
 
         Raises:
             Unreachable: none became free within `timeout` seconds.
         """
         ticket = None
         with self._lock:
+            rank = priority, next(self._order)
             if self._waiting or self._used >= self._limits[priority]:
-                ticket = (priority, next(self._order), threading.Event())
+                ticket = (*rank, threading.Event())
                 heapq.heappush(self._waiting, ticket)
                 self._grant()
             else:
@@ -62,7 +99,7 @@ class DownloadSlots:
         if ticket is not None and not ticket[2].wait(timeout) and not self._granted_late(ticket):
             raise Unreachable(f"no download could begin within {timeout:g} s: too many are waiting for S3")
         try:
-            yield
+            yield rank
         finally:
             with self._lock:
                 self._used -= 1

@@ -20,7 +20,7 @@ from backend.transfer.availability import GET, Availability
 from backend.transfer.back_off import back_off
 from backend.transfer.counters import Counters
 from backend.transfer.download_file import DownloadFile
-from backend.transfer.download_slots import DownloadSlots, Priority
+from backend.transfer.download_slots import DownloadSlots, Priority, Rank
 from backend.transfer.just_verified import JustVerified
 from backend.transfer.name_locks import NameLocks
 from backend.transfer.object_store.errors import (
@@ -106,8 +106,8 @@ class Fetcher:
             return descriptor
 
         def download(name: str) -> int:
-            with self._slots.held(priority):
-                return self._download(name)
+            with self._slots.held(priority) as rank:
+                return self._download(name, rank)
 
         is_ahead = priority != Priority.READ
         patience = 0.0 if is_ahead else self._patience
@@ -142,10 +142,10 @@ class Fetcher:
             was_here = descriptor is not None
             if descriptor is None:
                 self._fail_fast()
-                descriptor = self._download(name, unread=True)
+                descriptor = self._download(name, rank, unread=True)
             return descriptor
 
-        with self._slots.held(priority):
+        with self._slots.held(priority) as rank:
             descriptor = self._in_storage_directory(name)
             if descriptor is not None:
                 os.close(descriptor)
@@ -258,7 +258,7 @@ class Fetcher:
         if error is not None and self._availability.failed_within(GET, _FAIL_FAST):
             raise type(error)(str(error))
 
-    def _download(self, name: str, *, unread: bool = False) -> int:
+    def _download(self, name: str, rank: Rank, *, unread: bool = False) -> int:
         with self._store.get(self._key(name)) as found:
             size = found.attributes.size
             deadline = time.monotonic() + _SHORTEST + size / _SLOWEST
@@ -270,7 +270,7 @@ class Fetcher:
                 try:
                     digest = sha256()
                     for chunk in found.chunks():
-                        with self._slots.turns:
+                        with self._slots.turns.held(rank):
                             file.write(chunk)
                             digest.update(chunk)
                         if time.monotonic() > deadline:

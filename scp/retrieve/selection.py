@@ -27,7 +27,9 @@ ACCESSION_NUMBER: Final = 0x00080050
 TEXT_KEYS: Final = {ACCESSION_NUMBER: "SH", UNIQUE_KEYS[Level.PATIENT]: "LO"}
 MAXIMUM_SUB_OPERATIONS: Final = 0xFFFF  # the counters of PS3.7 9.1.4 are US
 BATCH: Final = 500  # resources described by one request
-_FIRST_BATCH: Final = 16  # of the instances: S3 is asked for them while Orthanc describes the others
+# The first two batches of instances end here: S3 is asked for them while Orthanc describes the others.
+_FIRST: Final = 16
+_SECOND: Final = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +79,10 @@ def select_instances(
     if len(ids) > MAXIMUM_SUB_OPERATIONS:
         raise Refusal(CANNOT_COUNT_MATCHES, "more than 65535 instances")
     instances: list[Instance] = []
-    for batch in (ids[:_FIRST_BATCH], *_batched(ids[_FIRST_BATCH:])):
+    for batch in (ids[:_FIRST], ids[_FIRST:_SECOND], *_batched(ids[_SECOND:])):
         rows = client.resources("Instance", batch, metadata=True) if batch else []
         instances += map(_instance, rows)
-        announce(instances[:_FIRST_BATCH])
+        announce(instances[:_SECOND])
     return sorted(instances, key=lambda instance: instance.order)
 
 

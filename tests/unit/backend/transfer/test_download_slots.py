@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from backend.stack.processes import wait_until
-from backend.transfer.download_slots import DownloadSlots, Priority
+from backend.transfer.download_slots import DownloadSlots, Priority, Rank, Turns
 from backend.transfer.object_store.errors import Unreachable
 
 
@@ -49,8 +49,39 @@ def test_half_of_the_cores_work_on_what_has_come(
     monkeypatch: pytest.MonkeyPatch, cores: int | None, turns: int
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    slots = DownloadSlots(32)
-    assert [slots.turns.acquire(blocking=False) for _ in range(turns + 1)] == [True] * turns + [False]
+    assert DownloadSlots(32).turns._free == turns
+
+
+@pytest.mark.parametrize("total", [1, 2])
+def test_turns_go_to_whoever_began_first_not_to_who_came_first(total: int) -> None:
+    slots, turns = DownloadSlots(8), Turns(total)
+    order: list[Rank] = []
+
+    def take(rank: Rank) -> None:
+        with turns.held(rank):
+            order.append(rank)
+
+    with contextlib.ExitStack() as held, ThreadPoolExecutor(8) as pool:
+        priorities = (Priority.AHEAD, Priority.SEND, Priority.SEND, Priority.READ)
+        ranks = [held.enter_context(slots.held(priority)) for priority in priorities]
+        with contextlib.ExitStack() as busy:
+            for number in range(total):
+                busy.enter_context(turns.held((Priority.READ, -number - 1)))
+            for number, index in enumerate((2, 0, 3, 1)):
+                pool.submit(take, ranks[index])
+                wait_until(lambda n=number: len(turns._waiting) == n + 1, 10, "it waits")  # type: ignore[misc]
+    if total == 1:  # several run side by side
+        assert order == [ranks[3], ranks[1], ranks[2], ranks[0]]
+    assert sorted(order) == sorted(ranks)
+    assert turns._free == total
+
+
+def test_a_turn_that_ends_badly_is_given_on() -> None:
+    turns = Turns(1)
+    with pytest.raises(OSError, match="full"), turns.held((Priority.READ, 0)):
+        raise OSError("full")
+    with turns.held((Priority.READ, 1)):
+        assert turns._free == 0
 
 
 def test_who_waits_in_vain_is_told_and_takes_nothing_with_him() -> None:

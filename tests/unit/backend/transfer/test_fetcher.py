@@ -12,7 +12,7 @@ import pytest
 from backend.storage_directory import StorageDirectory
 from backend.transfer.availability import GET
 from backend.transfer.download_file import DownloadFile
-from backend.transfer.download_slots import Priority
+from backend.transfer.download_slots import Priority, Turns
 from backend.transfer.fetcher import NoRoom
 from backend.transfer.object_store.errors import (
     AccessDenied,
@@ -95,7 +95,7 @@ def test_readers_do_not_share_an_offset(stored: Parts) -> None:
 @pytest.mark.parametrize("turns", [1, 2])
 def test_what_arrives_together_is_written_in_turn(parts: Parts, monkeypatch: pytest.MonkeyPatch, turns: int) -> None:
     """Otherwise the first would be ready when the last is."""
-    parts.fetcher._slots.turns = threading.Semaphore(turns)
+    parts.fetcher._slots.turns = Turns(turns)
     for number in range(4):
         parts.store.put_foreign(name_of(number), content_of(number, 100_000))
     write = DownloadFile.write
