@@ -34,7 +34,7 @@ class RetrievalFailed(Exception):
 
 def works(form: Form) -> Iterator[Work]:
     """One piece of work with every way in two places."""
-    many, some = (200, 80) if form.full else (60, 15)
+    many, some = (200, 60) if form.full else (60, 15)
     images = [some if "archive" in name else many for name, _ in _WAYS]  # Orthanc needs 50 ms to compress one
     cases = [
         Case(name, f"{count} of {CT.name}, {place}", "images/s", {"place": place})

@@ -24,6 +24,7 @@ from tests.bench.senders import SendingFailed, send
 from tests.bench.table import Bench, Case, Form, Sample, Work
 
 EVERYBODY: Final = (ORTHANC, ORTHANC_NODELAY, ORTHANC_NODELAY_BOTH, SAMPLES, ISEN, ISEN_OBJECTSTORE, ISEN_RECEIVED)
+_QUICKLY: Final = tuple(name for name in EVERYBODY if name != ORTHANC_NODELAY_BOTH)
 _WITH_S3: Final = (SAMPLES, ISEN, ISEN_OBJECTSTORE, ISEN_RECEIVED)
 _FAR: Final = 0.025  # seconds of S3's latency unless a case says otherwise
 _ASKING: Final = 50.0  # GET /system per second while images are stored
@@ -44,8 +45,8 @@ class _Load:
 
 def works(form: Form) -> Iterator[Work]:
     """All of them, in the order they are run."""
-    for senders, images in ((1, 160), (4, 60), (16, 20)) if form.full else ((1, 60), (4, 25)):
-        yield _case(_Load(CT, senders, images), EVERYBODY)
+    for senders, images in ((1, 160), (4, 60), (16, 20)) if form.full else ((1, 50), (4, 20)):
+        yield _case(_Load(CT, senders, images), EVERYBODY if form.full else _QUICKLY)
     for latency in (0.0, 0.005) if form.full else ():
         for senders, images in ((1, 160), (4, 60)):
             yield _case(_Load(CT, senders, images, latency), _WITH_S3, rounds=3)
@@ -66,7 +67,7 @@ def works(form: Form) -> Iterator[Work]:
             ),
         ),
         _WITH_S3,
-        partial(_gil_held, load=_Load(CT, 4, 100 if form.full else 40)),
+        partial(_gil_held, load=_Load(CT, 4, 60 if form.full else 40)),
         rounds=None if form.full else 1,
     )
 
