@@ -122,6 +122,7 @@ class AttachmentUpload:
         self._counters.add("upload_bytes", size)
         self._keep(name, path)
         self._cache.adopt(name, path, size)
+        self._uploaded.expire()  # on a small disk its second name gives way before the spool counts it as gone
 
     def _keep(self, name: str, path: str) -> None:
         try:

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -114,10 +113,12 @@ class IndexGuard:
         return self._reconciliation.report()
 
     def _tell_kind(self) -> None:
-        for failures in count(1):
+        failures = 0
+        while True:
             try:
                 is_builtin = self._index.is_builtin()
             except OrthancUnavailable:
+                failures += 1
                 time.sleep(back_off(failures, first=1.0, cap=_LONGEST_PAUSE))
             else:
                 break

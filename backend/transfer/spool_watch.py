@@ -68,7 +68,8 @@ class SpoolWatch:
 
     def _run(self) -> None:
         while True:
-            is_hinted = self._hint.is_set()
+            # After a hint it looks twice, see `TransferClient.wake`; what was held back is in S3 soon, and gives room
+            is_to_look_again = self._hint.is_set() or self._queue.is_holding
             self._hint.clear()
             began = time.monotonic()
             try:
@@ -78,8 +79,7 @@ class SpoolWatch:
                 if not self._is_broken:
                     log.error("spool_unreadable reason=%r", error)  # noqa: TRY400 - one line per event
                 self._is_broken = True
-            is_holding = self._queue.is_holding
-            pause = _BURST_INTERVAL if is_holding else _SHORTEST_INTERVAL
+            pause = _BURST_INTERVAL if self._queue.is_holding else _SHORTEST_INTERVAL
             time.sleep(max(pause, _DUTY * (time.monotonic() - began)))
-            if not (is_hinted or is_holding):  # after a hint it looks twice, see `TransferClient.wake`
+            if not (is_to_look_again or self._queue.is_holding):
                 self._hint.wait(_INTERVAL)
