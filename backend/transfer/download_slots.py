@@ -29,7 +29,7 @@ class Priority(IntEnum):
     PREFETCH = 3  # an operator wants it here
 
 
-Rank = tuple[Priority, int]  # of a download: the lower goes first; no two are equal
+Rank = int  # of a download: who began first goes first, whatever its priority, so that nobody starves
 
 
 class Turns:
@@ -89,9 +89,9 @@ class DownloadSlots:
         """
         ticket = None
         with self._lock:
-            rank = priority, next(self._order)
+            rank = next(self._order)
             if self._waiting or self._used >= self._limits[priority]:
-                ticket = (*rank, threading.Event())
+                ticket = (priority, rank, threading.Event())
                 heapq.heappush(self._waiting, ticket)
                 self._grant()
             else:

@@ -31,7 +31,8 @@ _HOUSEKEEPING: Final = 3600.0  # seconds
 _THREADS: Final = 4
 _FIRST_PAUSE: Final = 0.5  # seconds; doubles
 _LONGEST_PAUSE: Final = 60.0
-_FIRST_ATTEMPTS: Final = (0.0, 0.25, 0.5, 1.0, 1.5)  # seconds before each, while the peer waits on its association
+# Seconds before each, while the peer waits on its association: longer than uploads give way to stores
+_FIRST_ATTEMPTS: Final = (0.0, 0.25, 0.5, 1.0, 1.5, 3.0)
 
 
 @dataclass
