@@ -46,7 +46,7 @@ def test_a_killed_transfer_process_is_back_in_two_seconds_and_nothing_is_lost(
     node = make_node().start()
     with ThreadPoolExecutor(1) as pool:
         sending = pool.submit(node.peer.send, *ten)
-        wait_until(node.keys, 20, "the first image is uploaded")
+        wait_until(node.pending, 20, "the first image is pending")
         kill_and_wait_for_restart(node, "backend.transfer")
         assert sending.result().sent == 10  # a store does not need the transfer process
     node.wait_until_uploaded()
@@ -62,6 +62,7 @@ def test_a_transfer_process_killed_amid_uploads_that_hang_owes_what_it_owed(
     assert node.peer.send(*ten).sent == 10
     owed = node.pending()
     assert len(owed) >= 10
+    time.sleep(1)  # uploads have given way to these stores, and begun
 
     kill_and_wait_for_restart(node, "backend.transfer", shown_by="Pid")  # it is ready once S3 answers or times out
     assert node.pending() == owed
