@@ -19,9 +19,7 @@ log = logging.getLogger(__name__)
 
 _INTERVAL: Final = 1.0  # seconds
 _SHORTEST_INTERVAL: Final = 0.03  # seconds; one listing serves many, and a hint stands for all of 20 ms
-_BURST_INTERVAL: Final = (
-    0.2  # seconds, while uploads give way to what arrives: two images of a burst are not so far apart
-)
+_BURST_INTERVAL: Final = 0.2  # seconds, while uploads give way: two images of a burst are not so far apart
 _DUTY: Final = 5  # a listing that takes long is not begun again before this many times its duration
 
 

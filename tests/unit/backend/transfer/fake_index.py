@@ -19,6 +19,7 @@ class FakeIndex:
         self.posted: list[bytes] = []
         self.answers: list[str | Exception] = []  # to the next posts; "Success" when there are no more
         self.failures: list[Exception] = []  # of the next questions
+        self.kind_failures: list[Exception] = []  # of the next questions of which kind it is
         self.questions = 0
         self.builtin = True
         self.on_removed: Callable[[str], None] = lambda name: None
@@ -44,8 +45,8 @@ class FakeIndex:
             yield 1, self._attachments(uid)
 
     def is_builtin(self) -> bool:
-        if self.failures:
-            raise self.failures.pop(0)
+        if self.kind_failures:
+            raise self.kind_failures.pop(0)
         return self.builtin
 
     def post_instance(self, content: bytes | BinaryIO) -> dict[str, Any]:

@@ -143,12 +143,12 @@ def test_it_is_told_that_the_index_is_orthancs_own_once_orthanc_says_so(
     guarded: Guarded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("backend.transfer.index_guard.back_off", lambda *_, **__: 0.01)
-    guarded.index.failures = [OrthancUnavailable("it starts"), OrthancUnavailable("it starts")]
+    guarded.index.kind_failures = [OrthancUnavailable("it starts"), OrthancUnavailable("it starts")]
     guard = guarded.start()
     assert not guarded.is_builtin.wait(0.1), "Orthanc does not answer yet"
     guard.start()
     assert guarded.is_builtin.wait(20)
-    assert guarded.index.failures == []
+    assert guarded.index.kind_failures == []
 
 
 def test_it_is_not_told_so_of_a_database_server(guarded: Guarded) -> None:

@@ -170,7 +170,9 @@ def test_after_a_hint_it_looks_twice_because_a_hint_stands_for_what_comes_a_mome
     assert len(looks) == 3
 
 
-def test_uploads_give_way_to_a_burst_and_begin_when_it_is_over(parts: Parts) -> None:
+def test_uploads_give_way_to_a_burst_and_begin_when_it_is_over(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.transfer.spool_watch._BURST_INTERVAL", 0.6)  # a busy disk is slow between two images
+    monkeypatch.setattr("backend.transfer.pending_queue.LONGEST_HOLD", 1000.0)
     queue = PendingQueue(parts.spool.directory / "pending", lambda _: None, held_bytes=10**9)
     queue.give_way()
     watch = SpoolWatch(parts.spool.directory, queue, parts.removals, parts.remover, (parts.uploaded,))
