@@ -10,6 +10,7 @@ power cut or a day without S3 loses nothing. The directory listing is the queue;
     tombstones/<name>    removed by Orthanc, at the file's mtime; the object is still to be deleted
     removed/<name>       the object is deleted too; kept for minutes, because its row may come back in a power cut
     quarantine/<name>    no longer the bytes that were accepted; never uploaded, an operator must look
+    arriving/<other>     copies that DICOM workers make of what Orthanc is about to store; swept by `recover`
 
 Why write, fsync, rename, fsync of the directory: rename(2) is atomic but is not ordered after the write, see
 "Crash safety" in ARCHITECTURE.md.
@@ -28,11 +29,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from backend.arrivals import take_arrival
 from backend.atomic_file import DirectorySync, make_folders, write_new
 from backend.disk_health import DiskHealth, Log
 from backend.spool_account import SpoolAccount
+from config.arrival import ARRIVING, sweep_arrivals
 
-FOLDERS: Final = ("incoming", "pending", "uploaded", "tombstones", "removed", "quarantine")
+FOLDERS: Final = (ARRIVING, "incoming", "pending", "uploaded", "tombstones", "removed", "quarantine")
 _MAXIMUM_UNBURIED: Final = 100_000  # names kept in memory while the disk takes no tombstones
 
 
@@ -70,6 +73,7 @@ class Spool:
         self.directory = directory
         self.maximum_size = maximum_size
         self._log_error = log_error
+        self._folder = str(directory)
         # text for what happens with every image, under the GIL: path objects showed in its profile
         self._incoming, self._pending, self._tombstones = (
             f"{directory}/{folder}/" for folder in ("incoming", "pending", "tombstones")
@@ -110,6 +114,7 @@ class Spool:
         """
         for entry in os.scandir(self._incoming):
             os.unlink(entry.path)
+        sweep_arrivals(self._folder)
         self.recount()
         return sum(1 for _ in os.scandir(self._pending))
 
@@ -129,16 +134,16 @@ class Spool:
         """Bytes that are in the spool at most."""
         return self._account.used
 
-    def accept(self, name: str, content: bytes, digest: bytes | None = None) -> None:
+    def accept(self, name: str, content: bytes, digest: bytes | None = None) -> bool:
         """Store `content` so that it survives a power cut, then return. Constant time.
 
-        `digest` is its SHA-256 if it is known already.
+        `digest` is its SHA-256 if it is known already. Returns whether a worker's copy was taken over.
 
         Raises:
             SpoolFull, SpoolSuspect: nothing was written.
             OSError: the disk failed; nothing is accepted under this name.
         """
-        self.stage(name, content, digest, durable=True)
+        was_taken = self.stage(name, content, digest, durable=True)
         try:
             os.rename(self._incoming + name, self._pending + name)
         except BaseException:
@@ -154,17 +159,24 @@ class Spool:
         finally:
             self._account.accept(name)
         self.health.succeeded()
+        return was_taken
 
-    def stage(self, name: str, content: bytes, digest: bytes | None = None, *, durable: bool = False) -> None:
+    def stage(self, name: str, content: bytes, digest: bytes | None = None, *, durable: bool = False) -> bool:
         """Write `content` to `incoming`, where a restart drops it. Constant time.
+
+        Returns whether a worker's copy was taken over, which is only looked for if it shall be `durable`.
 
         Raises:
             SpoolFull, SpoolSuspect: nothing was written.
             OSError: the disk failed; nothing is staged under this name.
         """
         self._reserve(name, len(content))
+        path = self._incoming + name
         try:
-            write_new(self._incoming + name, content, digest or sha256(content).digest(), durable=durable)
+            if durable and take_arrival(self._folder, content, digest, path):
+                return True
+            write_new(path, content, digest or sha256(content).digest(), durable=durable)
+            return False
         except BaseException as error:
             self.discard(name)
             self.health.failed(error)
@@ -177,7 +189,7 @@ class Spool:
         except FileNotFoundError:
             pass
         except OSError:
-            if os.path.lexists(self._incoming + name):  # a read-only disk says so before it looks
+            if _may_exist(self._incoming + name):  # a read-only disk says so before it looks
                 self._unswept.add(name)
                 return
         self._unswept.discard(name)
@@ -255,3 +267,13 @@ class Spool:
                 f"the spool holds {self.used} of {self.maximum_size} bytes and cannot take {size} more until S3 has "
                 "taken some; see Isen.Storage.MaximumSpoolSizeMB"
             )
+
+
+def _may_exist(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass
+    return True

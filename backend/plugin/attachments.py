@@ -53,6 +53,7 @@ class Attachments:
         self._counts = threading.Lock()
         self._fetched_in_ranges: dict[str, int] = {}  # name → bytes, the most recent last
         names = ["reads_spool", "reads_cache", "reads_s3", "reads_range", "creates", "removes", "corrupted"]
+        names += ["creates_taken_over"]  # of the creates: a DICOM worker had stored the same bytes durably
         names += ["reads_storage_directory"] if storage_directory else []
         self.counters = dict.fromkeys(names, 0)
 
@@ -63,9 +64,11 @@ class Attachments:
             SpoolFull, SpoolSuspect: nothing was stored.
             OSError: the disk failed; nothing was stored.
         """
-        self._spool.accept(name, content, digest)
+        was_taken = self._spool.accept(name, content, digest)
         self._transfer.wake()
         self._count("creates")
+        if was_taken:
+            self._count("creates_taken_over")
 
     def create_in_object_store(self, name: str, content: bytes, timeout: float, digest: bytes | None = None) -> None:
         """Durability "ObjectStore": S3 has confirmed it when this returns.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from config.settings import Acknowledge, DicomSettings, ScpSettings
 from scp.administration import Current
+from scp.arrivals import Arrivals
 from scp.attachments import AttachmentFiles
 from scp.origins import Origins
 from scp.orthanc_client import OrthancClient
@@ -33,7 +34,11 @@ def build_services(settings: ScpSettings, client: OrthancClient, current: Curren
     return (
         ECHO,
         StoreService(
-            client, origins.note, received, acknowledges_received=dicom.acknowledge is Acknowledge.RECEIVED
+            client,
+            origins.note,
+            received,
+            acknowledges_received=dicom.acknowledge is Acknowledge.RECEIVED,
+            arrivals=None if settings.orthanc.servers else Arrivals(settings.directory),
         ).service(),
         FindService(current, client, private_vrs(settings.orthanc.dictionary)).service(),
         MoveService(current, client, connector(dicom), files).service(),

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
 
 from pydicom.uid import UID
 from pynetdicom.presentation import AllStoragePresentationContexts
 
+from scp.arrivals import Arrivals
 from scp.origins import Origin, origin_of
 from scp.orthanc_client import BAD_FILE_FORMAT, INEXISTENT_TAG, OrthancClient, OrthancError, OrthancRefused
 from scp.part10 import FileMeta, file_header
@@ -54,6 +56,7 @@ class StoreService:
     note_origin: Callable[[Origin], None] = lambda _origin: None
     received: HandOver | None = None  # also after Acknowledge was "Received": until all of that is handed over
     acknowledges_received: bool = False
+    arrivals: Arrivals | None = None  # None: there is no spool beside this worker
 
     def service(self) -> Service:
         report = self.received.report if self.received else None
@@ -89,7 +92,8 @@ class StoreService:
         if self.received and self._keep(self.received, request, body, length):
             return
         try:
-            stored = self.client.post_instance(body, length)
+            with self.arrivals.copied(body, length, request.peer) if self.arrivals else nullcontext(body) as posted:
+                stored = self.client.post_instance(posted, length)
         except OrthancRefused as error:
             if error.error_code in (BAD_FILE_FORMAT, INEXISTENT_TAG):
                 raise Refusal(CANNOT_UNDERSTAND, "the data set cannot be parsed") from error

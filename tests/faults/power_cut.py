@@ -166,9 +166,9 @@ class Outcome:
         self.owed += sum("accepted" in said and not said & {"burying", "uploaded"} for said in ledger.events.values())
         self.losses.update(kind for kind, _ in found)
         self.examples += [(cycle, *loss) for loss in found][: max(0, 5 - len(self.examples))]
-        self.swept += len(os.listdir(spool / "incoming"))
+        self.swept += len(os.listdir(spool / "incoming")) + len(os.listdir(spool / "arriving"))
         assert Spool(spool, SPOOL_SIZE).recover() == len(os.listdir(spool / "pending"))
-        assert os.listdir(spool / "incoming") == []
+        assert os.listdir(spool / "incoming") == os.listdir(spool / "arriving") == []
 
 
 def run(cycles: int, seed: int, mistake: str, folder: Path) -> Outcome:

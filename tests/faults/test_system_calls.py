@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -49,17 +50,23 @@ def faults_of(calls: list[Call], once: tuple[str, ...], for_good: tuple[str, ...
 
 def assert_was_durable(calls: list[Call], name: str) -> None:
     """Written, synced, renamed, folder synced, and only then answered, by the kernel's own record."""
+    writes = [i for i, call in enumerate(calls) if call.name == "write" and f"incoming/{name}" in call.arguments]
+    assert_order(calls, writes[-1], f"incoming/{name}>", f"incoming/{name}")
+
+
+def assert_order(calls: list[Call], write: int, file: str, renamed: str) -> None:
+    def first(kind: str, what: str, otherwise: int | None = None) -> int:
+        found = [i for i, call in enumerate(calls) if call.succeeded and call.name == kind and what in call.arguments]
+        assert found or otherwise, (kind, what, calls)
+        return found[0] if found else otherwise or 0
+
     order = [
-        max(index for index, call in enumerate(calls) if call.name == "write" and f"incoming/{name}" in call.arguments),
-        *(
-            next(index for index, call in enumerate(calls) if call.succeeded and call.name == kind and what(call))
-            for kind, what in (
-                ("fsync", lambda call: f"incoming/{name}>" in call.arguments),
-                ("rename", lambda call: f"incoming/{name}" in call.arguments),
-                ("fsync", lambda call: call.arguments.endswith("/pending>")),
-                ("writev", lambda _: True),
-            )
-        ),
+        write,
+        first("fsync", file),
+        first("rename", renamed),
+        first("fsync", "/pending>"),
+        # strace may have let go of the process before it saw the end of the answer that ended the injection
+        first("writev", "", len(calls)),
     ]
     assert order == sorted(order), calls
 
@@ -106,6 +113,33 @@ def create(subject: Subject, log: Path, *faults: str) -> list[Call]:
     return calls
 
 
+def assert_copy_was_durable(calls: list[Call], name: str) -> None:
+    """The same, whoever wrote it."""
+    write = max(index for index, call in enumerate(calls) if call.name == "write" and call.succeeded)
+    file = re.search(r"<[^>]*/(arriving|incoming)/[^>]*>", calls[write].arguments)
+    assert file, calls[write]
+    assert_order(calls, write, file[0], f"/pending/{name}")
+
+
+def take_over(subject: Subject, log: Path, *faults: str) -> list[Call]:
+    uuid = new_uuid()
+    with Injection(subject.process.pid, log, *faults) as injection:
+        code = subject.do("take_over", uuid, SIZE)
+    calls, state, name = injection.calls(), subject.do("state"), f"{uuid}.dcm"
+    assert state["used"] == state["measured"] or state["needs_tending"], state
+    assert_no_sync_was_repeated(calls)
+    if code == 0:
+        assert_copy_was_durable(calls, name)
+        assert (subject.folder / "spool" / "pending" / name).read_bytes() == content_of(uuid, SIZE)
+    else:
+        assert name not in state["pending"] or name in state["tombstones"] or state["needs_tending"], state
+    heal(subject)
+    assert (name in subject.do("state")["objects"]) == (code == 0)
+    for left in state["arriving"]:  # it could not be unlinked
+        (subject.folder / "spool" / "arriving" / left).unlink()
+    return calls
+
+
 def remove(subject: Subject, log: Path, *faults: str) -> list[Call]:
     uuid = new_uuid()
     assert subject.do("create", uuid, SIZE) == 0
@@ -149,23 +183,32 @@ def transfer(subject: Subject, log: Path, *faults: str) -> list[Call]:
 
 def start(subject: Subject, log: Path, *faults: str) -> list[Call]:
     """A start either counts what is owed and has swept the rest, or is refused."""
-    uuid, swept = new_uuid(), subject.folder / "spool" / "incoming" / f"{new_uuid()}.dcm"
+    uuid, spool = new_uuid(), subject.folder / "spool"
+    swept = [spool / "incoming" / f"{new_uuid()}.dcm", spool / "arriving" / "0-4.part", spool / "arriving" / "0-4"]
     assert subject.do("create", uuid, SIZE) == 0
-    swept.write_bytes(b"half")
+    for path in swept:
+        path.write_bytes(b"half")
     with Injection(subject.process.pid, log, *faults) as injection:
         answer = subject.ask("start_again", ())
     if "Result" in answer:
         assert answer["Result"] == 1, answer
-        assert not swept.exists()
+        assert not any(path.exists() for path in swept)
     else:
         assert answer["Exception"] in REFUSALS, answer
-        swept.unlink(missing_ok=True)
+        for path in swept:
+            path.unlink(missing_ok=True)
     heal(subject)
     return injection.calls()
 
 
 REFUSALS = {"OSError", "SyncFailed", "InterruptedError", "PermissionError"}  # host.start makes sentences of them
-STEPS: dict[str, Callable[..., list[Call]]] = {"create": create, "remove": remove, "transfer": transfer, "start": start}
+STEPS: dict[str, Callable[..., list[Call]]] = {
+    "create": create,
+    "take_over": take_over,
+    "remove": remove,
+    "transfer": transfer,
+    "start": start,
+}
 
 
 def run_all(
@@ -204,13 +247,14 @@ def test_each_system_call_fails_with_every_error(subject: Subject, tmp_path: Pat
 
 
 @pytest.mark.timeout(300)
-def test_a_store_that_fails_and_cannot_be_undone_is_no_store(subject: Subject, tmp_path: Path) -> None:
-    run_all(subject, tmp_path, "create", CLEAN_UP, once=("EIO",), for_good=("ENOSPC",))
+@pytest.mark.parametrize("step", ["create", "take_over"])
+def test_a_store_that_fails_and_cannot_be_undone_is_no_store(subject: Subject, tmp_path: Path, step: str) -> None:
+    run_all(subject, tmp_path, step, CLEAN_UP, once=("EIO",), for_good=("ENOSPC",))
 
 
 def test_a_disk_that_has_become_read_only_takes_nothing_and_heals(subject: Subject, tmp_path: Path) -> None:
     everything = "openat,write,fsync,rename,unlink,unlinkat,fsetxattr,mkdir,utimensat:error=EROFS:when=1+"
-    for operate in (create, remove, transfer):
+    for operate in (create, take_over, remove, transfer):
         operate(subject, tmp_path / "log", everything)
 
 

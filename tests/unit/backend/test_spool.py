@@ -52,8 +52,8 @@ def test_accept_syncs_the_file_then_renames_then_syncs_the_folder(
         real_fsync(descriptor)
 
     def rename(source: Path, target: Path) -> None:
-        steps.append("rename")
         real_rename(source, target)
+        steps.append("rename")
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "rename", rename)
@@ -351,6 +351,24 @@ def test_recover_sweeps_what_was_never_acknowledged_and_keeps_what_was(spool: Sp
     assert names(again, "incoming") == set()
     assert names(again, "pending") == {NAME}
     assert again.used == 5
+
+
+def test_what_may_still_be_there_counts_as_used_until_the_disk_tells(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    spool.stage(NAME, b"image")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        patch.setattr(os, "lstat", refuse)
+        spool.discard(NAME)
+    assert spool.used == 5
+    assert spool.needs_tending
+    spool.tend()
+    assert spool.used == 0
+    assert not spool.needs_tending
 
 
 def test_a_staged_attachment_can_be_forgotten(spool: Spool) -> None:
