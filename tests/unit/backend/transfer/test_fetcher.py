@@ -4,15 +4,18 @@ import errno
 import os
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from hashlib import sha256
+from types import SimpleNamespace
 
 import pytest
 
 from backend.storage_directory import StorageDirectory
 from backend.transfer.availability import GET
 from backend.transfer.download_file import DownloadFile
-from backend.transfer.download_slots import Priority, Turns
+from backend.transfer.download_slots import Priority, Rank, Turns
 from backend.transfer.fetcher import NoRoom
 from backend.transfer.object_store.errors import (
     AccessDenied,
@@ -25,6 +28,7 @@ from backend.transfer.object_store.errors import (
     Throttled,
     Unreachable,
 )
+from backend.transfer.object_store.memory import _OpenMemoryObject
 from backend.transfer.object_store.protocols import Chunk
 from tests.fakes.transfer_child import content_of, name_of
 from tests.fakes.unsteady_store import raising
@@ -279,6 +283,47 @@ def test_a_download_that_trickles_is_given_up(stored: Parts, monkeypatch: pytest
     with pytest.raises(Unreachable, match="slower than"):
         fetch(stored)
     assert os.listdir(stored.folder / "cache" / "fetching") == []
+
+
+@pytest.mark.parametrize(("pause", "is_given_up"), [(8.0, False), (9.0, True)])
+def test_only_waiting_for_the_network_counts(
+    stored: Parts, monkeypatch: pytest.MonkeyPatch, pause: float, *, is_given_up: bool
+) -> None:
+    """Not for a turn, which others have, nor for a slow disk: four chunks in 33 s are fast enough."""
+    now = 0.0
+
+    def pass_time(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    clock = SimpleNamespace(monotonic=lambda: now, sleep=pass_time)
+    chunks, write = _OpenMemoryObject.chunks, DownloadFile.write
+
+    class BusyTurns(Turns):
+        @contextmanager
+        def held(self, rank: Rank) -> Iterator[None]:
+            pass_time(1000.0)
+            with super().held(rank):
+                yield
+
+    def slow_chunks(found: _OpenMemoryObject) -> Iterator[Chunk]:
+        for chunk in chunks(found):
+            pass_time(pause)
+            yield chunk
+
+    def slow_write(file: DownloadFile, chunk: Chunk) -> None:
+        pass_time(1000.0)
+        write(file, chunk)
+
+    monkeypatch.setattr("backend.transfer.fetcher.time", clock)
+    monkeypatch.setattr(_OpenMemoryObject, "chunks", slow_chunks)
+    monkeypatch.setattr(DownloadFile, "write", slow_write)
+    stored.fetcher._slots.turns = BusyTurns(1)
+    if is_given_up:
+        with pytest.raises(Unreachable, match="slower than"):
+            fetch(stored)
+    else:
+        assert fetch(stored) == CONTENT
 
 
 def test_neither_disk_nor_memory_is_told_and_nothing_stays_open(stored: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
