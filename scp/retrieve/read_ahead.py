@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import BinaryIO, Final, Protocol
 
 from scp.attachments import AttachmentFiles
@@ -21,6 +22,7 @@ from scp.statuses import NoSuitableContext
 
 WINDOW: Final = 8
 ANNOUNCED: Final = 48  # instances beyond the one that is read next, so that those only in S3 are fetched together
+_ANNOUNCED_BYTES: Final = 256 * 1024 * 1024  # of them together: large ones lack bandwidth, which this cannot give
 _ANNOUNCEMENT: Final = 16  # instances in one message
 
 
@@ -54,10 +56,18 @@ class Announcements:
         self._told: set[str] = set()
 
     def __call__(self, instances: Sequence[Instance]) -> None:
-        new = [(one.attachment, one.size) for one in instances if one.attachment not in self._told]
+        """`instances` will be read next, in this order; so many are announced as S3 may be asked for ahead."""
+        new = [(one.attachment, one.size) for one in _first(instances) if one.attachment not in self._told]
         if new and self._files:
             self._told.update(attachment for attachment, _ in new)
             self._files.announce(new)
+
+
+def _first(instances: Sequence[Instance]) -> Sequence[Instance]:
+    """Those that have `_ANNOUNCED_BYTES` together; `WINDOW` at least, which are read at once in any case."""
+    sizes = accumulate(instance.size for instance in instances)
+    count = sum(1 for size in sizes if size <= _ANNOUNCED_BYTES)
+    return instances[: max(WINDOW, count)]
 
 
 class InstanceReader:
@@ -130,7 +140,7 @@ def read_ahead(
         try:
             for number, instance in enumerate(instances):
                 if number % _ANNOUNCEMENT == 0:
-                    reader.announce(instances[number + ANNOUNCED : number + ANNOUNCED + _ANNOUNCEMENT])
+                    reader.announce(instances[number : number + ANNOUNCED + _ANNOUNCEMENT])
                 under_way.append((instance, threads.submit(reader.read, instance)))
                 if len(under_way) == WINDOW:
                     yield under_way.popleft()

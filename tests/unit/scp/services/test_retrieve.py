@@ -223,20 +223,21 @@ def test_more_sub_operations_than_can_be_counted_are_refused(monkeypatch: pytest
 class FilesElsewhere(FakeOrthanc):
     """Names a file for each instance and is who hands them over; `events` has what is asked and announced."""
 
-    def __init__(self, instances: Iterable[Dataset]) -> None:
+    def __init__(self, instances: Iterable[Dataset], size: int = 9) -> None:
         super().__init__(instances)
+        self.size = size  # of each file, in bytes
         self.events: list[tuple[str, Any]] = []
 
     def resources(self, level: Level, ids: Sequence[str], *, metadata: bool = False) -> list[dict[str, Any]]:
         rows = super().resources(level, ids, metadata=metadata)
         self.events.append((level, len(rows)))
-        return [{**row, "FileUuid": f"file of {row['ID']}", "FileSize": 9} for row in rows]
+        return [{**row, "FileUuid": f"file of {row['ID']}", "FileSize": self.size} for row in rows]
 
     def announce(self, attachments: Sequence[tuple[str, int]]) -> None:
         self.events.append(("announced", [uuid for uuid, _ in attachments]))
 
-    def open(self, _uuid: str, _size: int) -> None:
-        return None
+    def open(self, uuid: str, _size: int) -> None:
+        self.events.append(("opened", uuid))
 
     def __call__(self, _modality: Modality, contexts: Sequence[ProposedContext]) -> FakeAssociation:
         self.events.append(("association", None))
@@ -275,12 +276,30 @@ def test_a_move_announces_before_orthanc_has_described_all_and_before_the_associ
     assert sorted(elsewhere.announced()) == sorted(f"file of I{number}" for number in range(100))  # each of them once
 
 
-def test_a_get_announces_everything_once(elsewhere: FilesElsewhere) -> None:
+def get_from(orthanc: FilesElsewhere) -> None:
     request = study_of(None, STUDY_GET, {CTImageStorage: (ExplicitVRLittleEndian,)})
-    GetService(DicomSettings, elsewhere, elsewhere).serve(request)  # type: ignore[arg-type] # a fake has no socket
+    GetService(DicomSettings, orthanc, orthanc).serve(request)  # type: ignore[arg-type] # a fake has no socket
     assert request.final.status == SUCCESS
+
+
+def test_a_get_announces_everything_once(elsewhere: FilesElsewhere) -> None:
+    get_from(elsewhere)
     assert elsewhere.announced()[:16] == [f"file of I{number}" for number in range(16)]
     assert sorted(elsewhere.announced()) == sorted(f"file of I{number}" for number in range(100))
+
+
+@pytest.mark.parametrize(("megabytes", "first"), [(50, WINDOW), (20, 12), (6, 42), (4, 64), (0, 64)])
+def test_no_more_than_256_mb_are_asked_for_ahead(megabytes: int, first: int) -> None:
+    """Unless the images that are read at once have more."""
+    orthanc = FilesElsewhere(series(100), megabytes << 20)
+    get_from(orthanc)
+    assert len(orthanc.announced()) == len(set(orthanc.announced()))
+    assert set(orthanc.announced()[:first]) == {f"file of I{number}" for number in range(first)}
+    ahead, most = 0, 0
+    for kind, what in orthanc.events:
+        ahead += len(what) if kind == "announced" else -(kind == "opened" and what in orthanc.announced())
+        most = max(most, ahead)
+    assert first <= most <= first + WINDOW, "those that are being read are opened a moment later"
 
 
 def test_what_orthanc_itself_will_send_is_not_announced(elsewhere: FilesElsewhere) -> None:
