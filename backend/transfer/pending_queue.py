@@ -57,15 +57,27 @@ class PendingQueue:
         self._stopped = False
 
     def refresh(self, names: set[str], removed: set[str]) -> None:
-        """Take over a listing of the folder; what is `removed` is not uploaded, though its file is there still."""
+        """Take over a listing of the folder; what is `removed` is not uploaded, though its file is there still.
+
+        Raises:
+            OSError: some files could not be looked at; all else is taken over.
+        """
+        failures: list[OSError] = []
         with self._changed:
             known = self._pending.keys()
-            is_burst = sum(self._add(name) for name in names - known - removed) > 0
+            is_burst = False
+            for name in names - known - removed:
+                try:
+                    is_burst |= self._add(name)
+                except OSError as error:
+                    failures.append(error)
             for name in [name for name in known & names & removed if not self._pending[name].is_taken]:
                 self._leave(name)
             for name in [name for name in known - names if not self._pending[name].is_taken]:
                 self._forget(name)
             self._let_go(is_burst=is_burst)
+        if failures:
+            raise failures[0]
 
     def nothing_new(self) -> None:
         """The folder has not changed since it was listed."""

@@ -33,6 +33,7 @@ class SpoolWatch:
         self._tombstones = Folder(spool / "tombstones")
         self._names: set[str] = set()  # in pending
         self._removed: set[str] = set()
+        self._is_behind = False  # the queue has not taken over all of that
         self._queue = queue
         self._removals = removals
         self._remover = remover
@@ -48,21 +49,30 @@ class SpoolWatch:
         self._hint.set()
 
     def look(self) -> None:
-        """List what has changed. Tombstones come first: what is removed need not be uploaded."""
-        removed = self._tombstones.changed_names()
-        if removed is not None:
-            self._removed = removed
-            self._removals.refresh(removed)
-        self._remover.drop_local()
-        pending = self._pending.changed_names()
-        if pending is not None:
-            self._names = pending
-        if pending is not None or removed is not None:
-            self._queue.refresh(self._names, self._removed)
-        else:
-            self._queue.nothing_new()
-        for folder in self._kept:
-            folder.expire()
+        """List what has changed. Tombstones come first: what is removed need not be uploaded.
+
+        Raises:
+            OSError: the disk failed; what was not seen is looked at again the next time.
+        """
+        try:
+            removed = self._tombstones.changed_names()
+            if removed is not None:
+                self._removed = removed
+                self._is_behind = True
+                self._removals.refresh(removed)
+            self._remover.drop_local()
+            pending = self._pending.changed_names()
+            if pending is not None:
+                self._names = pending
+                self._is_behind = True
+            if self._is_behind:
+                self._queue.refresh(self._names, self._removed)
+                self._is_behind = False
+            else:
+                self._queue.nothing_new()
+        finally:  # one bad file must not fill the disk with what is kept
+            for folder in self._kept:
+                folder.expire()
 
     def _run(self) -> None:
         while True:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -128,6 +129,29 @@ def test_what_is_removed_leaves_the_queue_and_its_bytes_are_released_when_its_fi
 def test_a_file_that_goes_before_it_was_looked_at_is_not_queued(queue: PendingQueue) -> None:
     queue.refresh({name_of(1)}, set())
     assert queue.report()["PendingCount"] == 0
+
+
+def test_a_file_that_cannot_be_looked_at_keeps_no_other_from_being_queued(
+    queue: PendingQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {pend(tmp_path, number) for number in range(5)}
+    gone, bad, look = pend(tmp_path, 5), name_of(3), os.lstat
+    queue.refresh({gone}, set())
+
+    def fail(path: str) -> os.stat_result:
+        if path.endswith(bad):
+            raise OSError(errno.EIO, "Input/output error")
+        return look(path)
+
+    monkeypatch.setattr(os, "lstat", fail)
+    for _ in range(2):
+        with pytest.raises(OSError, match="Input/output"):
+            queue.refresh(names, set())
+        assert queue.report()["PendingCount"] == 4, "what has left the folder has left the queue"
+    assert {queue.take() for _ in range(4)} == names - {bad}
+    monkeypatch.undo()
+    queue.refresh(names, set())
+    assert queue.take() == bad
 
 
 def test_a_name_that_left_while_it_waited_is_not_given_out(queue: PendingQueue, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,6 +96,58 @@ def test_what_was_kept_long_enough_goes(parts: Parts, queue: PendingQueue) -> No
     (parts.spool.directory / "uploaded" / NAME).touch()
     kept = KeptNames(parts.spool.directory / "uploaded", 0)
     SpoolWatch(parts.spool.directory, queue, parts.removals, parts.remover, (kept,)).look()
+    assert os.listdir(parts.spool.directory / "uploaded") == []
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, call: str, path: str) -> None:
+    """One call of the module `os` with a path that ends like this fails, the next succeeds."""
+    function = getattr(os, call)
+
+    def fail(found: str | Path, *arguments: Any) -> Any:
+        if str(found).endswith(path):
+            monkeypatch.setattr(os, call, function)
+            raise OSError(errno.EIO, "Input/output error")
+        return function(found, *arguments)
+
+    monkeypatch.setattr(os, call, fail)
+
+
+def test_what_could_not_be_looked_at_is_looked_at_again_though_the_folder_does_not_change(
+    parts: Parts, queue: PendingQueue, watch: SpoolWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts.spool.accept(NAME, CONTENT)
+    time.sleep(0.2)  # until then the folder would be listed again anyway
+    failing(monkeypatch, "lstat", NAME)
+    with pytest.raises(OSError, match="Input/output"):
+        watch.look()
+    assert queue.report()["PendingCount"] == 0
+    watch.look()
+    assert queue.report()["PendingCount"] == 1
+
+
+def test_a_removal_is_not_forgotten_when_the_folder_of_the_uploads_cannot_be_listed(
+    parts: Parts, queue: PendingQueue, watch: SpoolWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts.spool.accept(NAME, CONTENT)
+    time.sleep(0.2)
+    watch.look()
+    parts.spool.bury(NAME)
+    time.sleep(0.2)
+    failing(monkeypatch, "stat", "pending")
+    with pytest.raises(OSError, match="Input/output"):
+        watch.look()
+    watch.look()
+    assert queue.report()["PendingCount"] == 0
+
+
+def test_what_was_kept_long_enough_goes_though_the_folder_of_the_uploads_cannot_be_listed(
+    parts: Parts, queue: PendingQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (parts.spool.directory / "uploaded" / NAME).touch()
+    kept = KeptNames(parts.spool.directory / "uploaded", 0)
+    failing(monkeypatch, "stat", "pending")
+    with pytest.raises(OSError, match="Input/output"):
+        SpoolWatch(parts.spool.directory, queue, parts.removals, parts.remover, (kept,)).look()
     assert os.listdir(parts.spool.directory / "uploaded") == []
 
 
