@@ -109,10 +109,12 @@ class OrthancIndex:
         """Whether it is Orthanc's own SQLite, which may lose its last seconds in a power cut, and not a server's.
 
         Raises:
-            OrthancUnavailable: it cannot be asked.
+            OrthancUnavailable: it cannot be asked, or does not say.
         """
-        system = self._rest.get("/system") or {}
-        return not system.get("DatabaseBackendPlugin")
+        system = self._rest.get("/system")
+        if not isinstance(system, dict) or "DatabaseBackendPlugin" not in system:
+            raise OrthancUnavailable("GET /system: the answer does not say which index Orthanc uses")
+        return system["DatabaseBackendPlugin"] is None
 
     def delete_instance(self, instance: str) -> None:
         """Have Orthanc delete an instance; it need not exist any more.

@@ -64,7 +64,7 @@ class IndexGuard:
     ) -> None:
         """Looks at once whether there was a power cut, before anything new is in the spool.
 
-        `on_builtin` is called if the index is Orthanc's own: no other Orthanc waits for what is stored here.
+        `on_builtin` is called once Orthanc says that the index is its own: no other one waits for what is stored here.
         """
         self._spool = spool = settings.spool_directory
         legacy = settings.storage_structure is StorageStructure.LEGACY

@@ -34,6 +34,7 @@ class FakeRest:
         self.before: Callable[[str], None] = lambda path: None  # called with each path
         self.posted: list[bytes] = []
         self.status = "Success"
+        self.system: Any = {"DatabaseBackendPlugin": None}
         self.isen_status: dict[str, Any] | None = {"Storage": {"ObjectStore": {"Bucket": ""}}}
 
     def add(self, content: bytes, *, instance: str | None = None, attachment: str = "dicom", kind: int = 1) -> str:
@@ -56,6 +57,8 @@ class FakeRest:
         parts = urlsplit(path)
         if parts.path == "/isen/status":
             return self.isen_status
+        if parts.path == "/system":
+            return self.system
         if parts.path == "/statistics":
             return {"CountInstances": len(self.instances)}
         if match := re.fullmatch(r"/instances/([^/]+)/attachments(?:/([^/]+)/info)?", parts.path):

@@ -96,3 +96,19 @@ def test_an_answer_that_is_not_orthancs_is_no_finding(info: dict[str, object]) -
     rest.instances["a"] = {"dicom": info}
     with pytest.raises(OrthancUnavailable):
         index_of(rest).of_resource("instances", "a")
+
+
+@pytest.mark.parametrize(("plugin", "is_builtin"), [(None, True), ("/usr/lib/libOrthancPostgreSQLIndex.so", False)])
+def test_orthanc_says_whether_the_index_is_its_own(plugin: str | None, *, is_builtin: bool) -> None:
+    rest = FakeRest()
+    rest.system = {"DatabaseBackendPlugin": plugin}
+    assert index_of(rest).is_builtin() == is_builtin
+
+
+@pytest.mark.parametrize("system", [None, {}, {"Version": "1.10.1"}, []])
+def test_an_index_of_which_nothing_is_said_is_not_taken_for_its_own(system: object) -> None:
+    """None is a 404, as something between may answer."""
+    rest = FakeRest()
+    rest.system = system
+    with pytest.raises(OrthancUnavailable, match="which index"):
+        index_of(rest).is_builtin()
