@@ -17,6 +17,7 @@ from backend.plugin.attachments import Attachments, CorruptedAttachment
 from backend.plugin.transfer_client import TransferClient, TransferError
 from backend.spool import Spool, SpoolFull
 from backend.storage_directory import StorageDirectory, storage_path
+from config.arrival import arrival_name
 from tests.fakes.transfer_thread import Answer, Transfer
 
 NAME = "11111111-2222-3333-4444-555555555555.dcm"
@@ -59,6 +60,15 @@ def test_create_is_pending_and_wakes_the_transfer_process(
     assert (spool.directory / "pending" / NAME).read_bytes() == b"image"
     assert transfer.woken.wait(10)
     assert attachments.read(NAME) == b"image"
+
+
+def test_create_takes_over_what_a_worker_has_stored_and_counts_it(attachments: Attachments, spool: Spool) -> None:
+    (spool.directory / "arriving" / arrival_name(b"image", 5)).write_bytes(b"image")
+    attachments.create_in_spool(NAME, b"image")
+    assert (attachments.counters["creates"], attachments.counters["creates_taken_over"]) == (1, 1)
+    assert attachments.read(NAME) == b"image"
+    attachments.create_in_spool(f"{NAME}.head", b"ima")
+    assert (attachments.counters["creates"], attachments.counters["creates_taken_over"]) == (2, 1)
 
 
 def test_create_with_object_store_durability_returns_after_s3_has_confirmed(
