@@ -29,8 +29,8 @@ def take_arrival(spool: str, content: bytes, digest: bytes | None, path: str) ->
             # compared while the worker syncs what it has written; if that is not all of it yet, once more below
             is_equal = _holds(descriptor, content)
             if is_being_written:
-                # What is copied was in memory, so this waits for the disk that would be written to instead. It ends
-                # with the worker, and one that hangs is killed.
+                # What is copied was in memory, so this waits for the disk that would be written to instead, and ends
+                # with the worker at the latest.
                 fcntl.flock(descriptor, fcntl.LOCK_SH)
             os.rename(copy, path)
             is_renamed = True

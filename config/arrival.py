@@ -37,9 +37,10 @@ def sweep_arrivals(spool: str) -> None:
     """
     for entry in os.scandir(f"{spool}/{ARRIVING}"):
         with contextlib.suppress(FileNotFoundError, BlockingIOError):  # taken meanwhile; being written
-            descriptor = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(entry.path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(entry.path)
+                if os.stat(entry.path).st_ino == os.fstat(descriptor).st_ino:  # otherwise it is another one by now
+                    os.unlink(entry.path)
             finally:
                 os.close(descriptor)

@@ -16,7 +16,7 @@ import pytest
 import scp.arrivals
 from backend.atomic_file import read_digest, write_digest
 from backend.spool import Spool
-from config.arrival import PART, arrival_name
+from config.arrival import PART, arrival_name, sweep_arrivals
 from scp.arrivals import Arrivals
 from tests.unit.backend.test_spool import names
 
@@ -207,6 +207,23 @@ def test_a_part_that_was_swept_before_it_was_locked_is_given_up(
     posting()
     assert names(spool, "arriving") == {part.name}
     assert part.read_bytes() == others
+
+
+def test_a_sweep_takes_nothing_for_what_had_its_name_a_moment_ago(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = spool.directory / "arriving" / (arrival_name(FILE, len(FILE)) + PART)
+    part.write_bytes(b"published meanwhile")
+    real = fcntl.flock
+
+    def flock(descriptor: int, operation: int) -> None:
+        part.rename(part.with_suffix(""))
+        part.write_bytes(b"another worker's")
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    sweep_arrivals(str(spool.directory))
+    assert part.read_bytes() == b"another worker's"
 
 
 def test_a_copy_with_another_digest_is_no_copy(spool: Spool, posting: Callable[[], None]) -> None:
