@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Final
 
 from config.arrival import ARRIVING, PART, arrival_name, sweep_arrivals
+from scp.durable_folder import DIGEST_ATTRIBUTE, write_all
 
 Body = Callable[[], Iterator[bytes]]
 
-_DIGEST: Final = "user.isen.sha256"  # as in the spool: 32 bytes, taken before the bytes met a disk
-_WRITE_SIZE: Final = 64 * 1024  # bytes; what the page cache takes at the least cost, see backend.atomic_file
 _LONGEST: Final = 4 * 1024 * 1024  # bytes of an instance that is copied: the spool's limit does not count it
 _LONGEST_HEAD: Final = 64 * 1024  # bytes
 _PIXEL_DATA: Final = b"\xe0\x7f\x10\x00"  # the tag in little endian
@@ -136,12 +135,10 @@ class Arrivals:
 def _write_durably(descriptor: int, blocks: Sequence[bytes]) -> None:
     digest = sha256()
     for block in blocks:
-        view = memoryview(block)
-        while view:
-            view = view[os.write(descriptor, view[:_WRITE_SIZE]) :]
+        write_all(descriptor, block)
         digest.update(block)
     try:
-        os.setxattr(descriptor, _DIGEST, digest.digest())
+        os.setxattr(descriptor, DIGEST_ATTRIBUTE, digest.digest())
     except OSError as error:
         if error.errno != errno.ENOTSUP:
             raise

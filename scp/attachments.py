@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from config.settings import StorageStructure
+from scp.durable_folder import DIGEST_ATTRIBUTE
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,6 @@ MEMORY_LIMIT: Final = 16 * 1024 * 1024  # bytes of a file held in memory; a larg
 _TIMEOUT: Final = 60.0  # seconds for one file
 _MAXIMUM_CONNECTIONS: Final = 16  # of one worker; each has a thread in the transfer process
 _LONGEST_REPLY: Final = 65536  # bytes
-_DIGEST: Final = "user.isen.sha256"  # extended attribute of every file in spool and cache
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -151,7 +151,7 @@ def _opened(file: BufferedReader, size: int) -> BinaryIO | None:
     if os.fstat(file.fileno()).st_size != size:  # compressed by Orthanc
         return None
     try:
-        digest = os.getxattr(file.fileno(), _DIGEST)
+        digest = os.getxattr(file.fileno(), DIGEST_ATTRIBUTE)
     except OSError:  # a file system without extended attributes
         digest = None
     if size <= MEMORY_LIMIT:

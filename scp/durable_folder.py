@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
+# extended attribute of every file in spool and cache: its SHA-256, 32 bytes, taken before they met a disk
+DIGEST_ATTRIBUTE: Final = "user.isen.sha256"
+_WRITE_SIZE: Final = 64 * 1024  # bytes; what the page cache takes at the least cost, see backend.atomic_file
 _INCOMING: Final = "incoming"
 _ABANDONED_AFTER: Final = 3600.0  # seconds; nobody writes a small file for so long
 
@@ -24,6 +27,13 @@ _ABANDONED_AFTER: Final = 3600.0  # seconds; nobody writes a small file for so l
 def file_name(*parts: str) -> str:
     """The name under which something with these identifiers is kept: the same for the same ones, and safe in a path."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def write_all(descriptor: int, block: bytes | memoryview) -> None:
+    """Write every byte; write(2) may take less than it was given."""
+    view = memoryview(block)
+    while view:
+        view = view[os.write(descriptor, view[:_WRITE_SIZE]) :]
 
 
 class DurableFolder:

@@ -26,11 +26,10 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from scp.durable_folder import file_name
+from scp.durable_folder import DIGEST_ATTRIBUTE, file_name, write_all
 
 BLOCK_SIZE: Final = 1024 * 1024  # bytes
 MAXIMUM_COUNT: Final = 2048  # files of one worker; each keeps a descriptor open
-_DIGEST: Final = "user.isen.sha256"  # as in the spool: 32 bytes, taken before the bytes met a disk
 _ORIGIN: Final = "user.isen.origin"
 _ABANDONED_AFTER: Final = 60.0  # seconds; a younger file may be one that its writer has not locked yet
 
@@ -173,9 +172,9 @@ class Journal:
             digest = sha256()
             for block in content:
                 digest.update(block)
-                _write_all(descriptor, block)
+                write_all(descriptor, block)
             with contextlib.suppress(OSError):  # a file system without extended attributes
-                os.setxattr(descriptor, _DIGEST, digest.digest())
+                os.setxattr(descriptor, DIGEST_ATTRIBUTE, digest.digest())
                 os.setxattr(descriptor, _ORIGIN, json.dumps(dict(origin)).encode())
             os.fsync(descriptor)
             try:
@@ -209,7 +208,7 @@ class Journal:
             status = os.fstat(descriptor)
             if path.stat().st_ino != status.st_ino:
                 raise FileNotFoundError
-            digest, origin = _attribute(descriptor, _DIGEST), _attribute(descriptor, _ORIGIN)
+            digest, origin = _attribute(descriptor, DIGEST_ATTRIBUTE), _attribute(descriptor, _ORIGIN)
             return Entry(name, descriptor, status.st_size, _strings(origin), status.st_mtime, digest or None)
         except OSError:  # its owner lives, or has just handed it over
             os.close(descriptor)
@@ -246,13 +245,6 @@ class Journal:
                         path.unlink()
                 finally:
                     os.close(descriptor)
-
-
-def _write_all(descriptor: int, block: bytes | memoryview) -> None:
-    # 64 KiB at a time: what the page cache takes at the least cost, see backend.atomic_file
-    view = memoryview(block)
-    while view:
-        view = view[os.write(descriptor, view[: 64 * 1024]) :]
 
 
 def _sync(folder: Path) -> None:

@@ -80,7 +80,7 @@ def _case(load: _Load, contenders: tuple[str, ...], rounds: int | None = None) -
         "images/s",
         {"size": load.size.name, "senders": load.senders, "latency": load.latency},
     )
-    # hours of stores are no slower than the second one: here most uploads begin when all images are stored
+    # hours of stores lie between the two: here most uploads begin when all images are stored
     cases = (case, replace(case, work="stored and in S3"))
     return Work(cases, contenders, partial(_store_and_upload, load=load), rounds)
 

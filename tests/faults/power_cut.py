@@ -43,17 +43,19 @@ class Ledger:
 
     events: dict[str, set[str]] = field(default_factory=dict)
     acknowledged: int = 0
+    taken: int = 0
 
     def note(self, what: str, name: str) -> None:
         self.events.setdefault(name, set()).add(what)
         self.acknowledged += what in ("accepted", "buried")
+        self.taken += what == "taken"
         if len(self.events) > 2 * KNOWN:
             for old in list(self.events)[:-KNOWN]:
                 if self.events[old] & {"deleted", "uploaded"}:
                     del self.events[old]
 
     def copy(self) -> Ledger:
-        return Ledger({name: set(said) for name, said in self.events.items()}, self.acknowledged)
+        return Ledger({name: set(said) for name, said in self.events.items()}, self.acknowledged, self.taken)
 
 
 def losses(folder: Path, ledger: Ledger) -> list[tuple[str, str]]:
@@ -150,6 +152,7 @@ class Outcome:
     seed: int
     mistake: str
     acknowledged: int = 0
+    taken: int = 0  # of a DICOM worker's copies
     owed: int = 0  # attachments that had to be on the disk, over all cuts
     swept: int = 0  # half-written files that were found
     restarts: int = 0
@@ -162,7 +165,7 @@ class Outcome:
             assert not ledger.events, "the folders of the spool are gone"
             return
         found = losses(spool, ledger)
-        self.acknowledged = ledger.acknowledged
+        self.acknowledged, self.taken = ledger.acknowledged, ledger.taken
         self.owed += sum("accepted" in said and not said & {"burying", "uploaded"} for said in ledger.events.values())
         self.losses.update(kind for kind, _ in found)
         self.examples += [(cycle, *loss) for loss in found][: max(0, 5 - len(self.examples))]

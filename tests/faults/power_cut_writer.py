@@ -3,6 +3,7 @@
     python -m tests.faults.power_cut_writer FOLDER EVENTS SEED MISTAKE
 
 Each event is one line on the descriptor EVENTS, written once it is true: `accepted NAME` when `accept` has returned,
+`taken NAME` if it took over a DICOM worker's copy,
 `burying NAME` before and `buried NAME` after `bury`, `uploaded NAME` and `deleted NAME` when the object store, which
 outlives the power cut, has done it.
 """
@@ -120,8 +121,10 @@ class Writer:
             if len(content) % 2:  # a DICOM worker makes a copy while Orthanc parses, which is taken over
                 body = stack.enter_context(self._arrivals.copied(lambda: iter((content,)), len(content), None))
                 b"".join(body())
-            self._spool.accept(name, content)
+            was_taken = self._spool.accept(name, content)
         self._events.tell("accepted", name)
+        if was_taken:
+            self._events.tell("taken", name)
 
 
 class HastyWriter(Writer):

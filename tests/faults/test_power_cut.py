@@ -63,6 +63,7 @@ def assert_nothing_is_lost(cycles: int) -> None:
     # and it was worth looking: attachments were owed at most cuts, half-written ones were swept, and the machine that
     # came up on what was left went on
     assert outcome["acknowledged"] > 5 * cycles
+    assert outcome["taken"] > cycles
     assert outcome["owed"] > cycles
     assert outcome["swept"] > cycles / 10
     assert outcome["restarts"] > 0

@@ -95,24 +95,6 @@ def heal(subject: Subject) -> None:
     subject.do("transfer")
 
 
-def create(subject: Subject, log: Path, *faults: str) -> list[Call]:
-    uuid = new_uuid()
-    with Injection(subject.process.pid, log, *faults) as injection:
-        code = subject.do("create", uuid, SIZE)
-    calls, state, name = injection.calls(), subject.do("state"), f"{uuid}.dcm"
-    assert state["used"] >= state["measured"], state  # more only if half of it cannot be unlinked
-    assert state["used"] == state["measured"] or state["needs_tending"], state
-    assert_no_sync_was_repeated(calls)
-    if code == 0:
-        assert_was_durable(calls, name)
-        assert (subject.folder / "spool" / "pending" / name).read_bytes() == content_of(uuid, SIZE)
-    else:
-        assert name not in state["pending"] or name in state["tombstones"] or state["needs_tending"], state
-    heal(subject)
-    assert (name in subject.do("state")["objects"]) == (code == 0)
-    return calls
-
-
 def assert_copy_was_durable(calls: list[Call], name: str) -> None:
     """The same, whoever wrote it."""
     write = max(index for index, call in enumerate(calls) if call.name == "write" and call.succeeded)
@@ -121,22 +103,36 @@ def assert_copy_was_durable(calls: list[Call], name: str) -> None:
     assert_order(calls, write, file[0], f"/pending/{name}")
 
 
-def take_over(subject: Subject, log: Path, *faults: str) -> list[Call]:
+def create(
+    subject: Subject,
+    log: Path,
+    *faults: str,
+    step: str = "create",
+    assert_durable: Callable[[list[Call], str], None] = assert_was_durable,
+) -> list[Call]:
     uuid = new_uuid()
     with Injection(subject.process.pid, log, *faults) as injection:
-        code = subject.do("take_over", uuid, SIZE)
+        code = subject.do(step, uuid, SIZE)
     calls, state, name = injection.calls(), subject.do("state"), f"{uuid}.dcm"
+    assert state["used"] >= state["measured"], state  # more only if half of it cannot be unlinked
     assert state["used"] == state["measured"] or state["needs_tending"], state
     assert_no_sync_was_repeated(calls)
     if code == 0:
-        assert_copy_was_durable(calls, name)
+        assert_durable(calls, name)
         assert (subject.folder / "spool" / "pending" / name).read_bytes() == content_of(uuid, SIZE)
     else:
         assert name not in state["pending"] or name in state["tombstones"] or state["needs_tending"], state
-    heal(subject)
-    assert (name in subject.do("state")["objects"]) == (code == 0)
     for left in state["arriving"]:  # it could not be unlinked
         (subject.folder / "spool" / "arriving" / left).unlink()
+    heal(subject)
+    assert (name in subject.do("state")["objects"]) == (code == 0)
+    return calls
+
+
+def take_over(subject: Subject, log: Path, *faults: str) -> list[Call]:
+    calls = create(subject, log, *faults, step="take_over", assert_durable=assert_copy_was_durable)
+    if not faults:
+        assert not any(call.name == "write" and "/incoming/" in call.arguments for call in calls), "written once only"
     return calls
 
 

@@ -228,11 +228,7 @@ def test_a_sweep_takes_nothing_for_what_had_its_name_a_moment_ago(
 
 def test_a_copy_with_another_digest_is_no_copy(spool: Spool, posting: Callable[[], None]) -> None:
     posting()
-    (copy,) = (
-        spool.directory / "arriving" / name
-        for name in names(spool, "arriving")
-        if name == arrival_name(FILE, len(FILE))
-    )
+    copy = spool.directory / "arriving" / arrival_name(FILE, len(FILE))
     write_digest(copy, sha256(b"something else").digest())
     assert not spool.accept(NAME, FILE, sha256(FILE).digest())
     assert read_digest(spool.directory / "pending" / NAME) == sha256(FILE).digest()
