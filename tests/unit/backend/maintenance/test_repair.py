@@ -308,7 +308,8 @@ def test_an_image_that_orthanc_does_not_take_is_told(
 def test_a_damaged_orphan_is_not_adopted(fake: FakeArchive, catalogue: Catalogue) -> None:
     content, _ = image()
     fake.put(f"{ORPHAN}.dcm", content, age=OLD)
-    fake.store.put_foreign(f"{ORPHAN}.dcm", content[:-1] + b"!", fake.store.head(f"{ORPHAN}.dcm").digest)
+    damaged = content[:-1] + bytes([content[-1] ^ 1])
+    fake.store.put_foreign(f"{ORPHAN}.dcm", damaged, fake.store.head(f"{ORPHAN}.dcm").digest)
     fake.store.modified[f"{ORPHAN}.dcm"] -= OLD
     assert Run(fake, catalogue, adopt=True).deeds() == {f"{ORPHAN}.dcm": Deed.NOTHING}
 

@@ -272,7 +272,7 @@ def test_a_pending_copy_without_digest_is_all_there_is(after: Aftermath) -> None
 
 def test_a_damaged_image_is_never_stored(after: Aftermath) -> None:
     after.store(NAME, IMAGE)
-    after.parts.file("pending", NAME).write_bytes(IMAGE[:-1] + b"X")
+    after.parts.file("pending", NAME).write_bytes(IMAGE[:-1] + bytes([IMAGE[-1] ^ 1]))
     made = after.reconcile(NAME)
     assert after.index.posted == []
     assert made.report()["Undecided"] == 1
