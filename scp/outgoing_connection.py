@@ -9,6 +9,7 @@ from typing import Final
 from config.settings import TlsSettings
 from scp.tls import TlsContext
 from scp.upper_layer.associate_requestor import AssociateAccept, decode_associate_accept, describe_rejection
+from scp.upper_layer.errors import AssociationEnded
 from scp.upper_layer.pdu_stream import A_ABORT, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, PduStream
 from scp.upper_layer.transport import remaining
 
@@ -55,7 +56,12 @@ def negotiate(stream: PduStream, request: bytes, deadline: float | None) -> Asso
         raise AssociationRefused("the peer aborted the negotiation")
     if kind != A_ASSOCIATE_AC or length > _LONGEST_ANSWER:
         raise AssociationRefused("the peer's answer is not an A-ASSOCIATE-AC")
-    return decode_associate_accept(stream.read(length))
+    answer = bytearray()
+    for chunk in stream.chunks(length):
+        answer += chunk
+        if remaining(deadline) == 0:
+            raise AssociationEnded("timeout")
+    return decode_associate_accept(bytes(answer))
 
 
 @functools.lru_cache(maxsize=8)

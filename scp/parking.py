@@ -18,6 +18,7 @@ from scp.upper_layer.errors import AssociationEnded
 from scp.upper_layer.transport import Transport
 
 _EVENTS: Final = 64  # taken from epoll at once
+_READS: Final = 16  # of what a peer still sends, until it is the others' turn
 
 Entry = tuple[int, int]  # what `Occupancy.admit` gave
 
@@ -44,12 +45,13 @@ class Goodbye:
     _scratch: memoryview = field(default_factory=lambda: memoryview(bytearray(4096)))
 
     def has_ended(self) -> bool:
-        """Drop what the peer still sends; whether it has closed."""
-        count: int | None = 1
+        """Drop some of what the peer still sends, which may be without end; whether it has closed."""
         with contextlib.suppress(AssociationEnded):
-            while count:
+            for _ in range(_READS):
                 count = self.transport.receive_into(self._scratch)
-            return count == 0
+                if not count:
+                    return count == 0
+            return False
         return True
 
 

@@ -62,7 +62,12 @@ class ServiceThreads:
 
     def _start(self, begin: Callable[[], Association], transport: Transport, entry: Entry) -> None:
         self.running += 1
-        threading.Thread(target=self._run, args=(begin, transport, entry), daemon=True).start()
+        try:
+            threading.Thread(target=self._run, args=(begin, transport, entry), daemon=True).start()
+        except RuntimeError:  # the system gives no more threads: this peer has to go, the others stay
+            log.error("association_failed reason=no_thread")  # noqa: TRY400 -- the trace adds nothing
+            self._returned.append(Returned(transport, entry, None, Outcome.CLOSED))
+            self._wake()
 
     def _run(self, begin: Callable[[], Association], transport: Transport, entry: Entry) -> None:
         association, outcome, rejection = None, Outcome.CLOSED, None

@@ -89,8 +89,8 @@ class Association:
         return Outcome.IDLE
 
     def abort(self, reason: str) -> Outcome:
-        """Send A-ABORT as the service provider, whatever the peer is doing."""
-        return self._end(ProtocolViolation(reason))
+        """Send A-ABORT as the service provider, whatever the peer is doing. Never waits: the event loop calls it."""
+        return self._end(ProtocolViolation(reason), 0)
 
     def interrupt(self) -> None:
         """End it from another thread, with A-ABORT where that is safe: whoever waits gets AssociationEnded."""
@@ -213,7 +213,7 @@ class Association:
             return Outcome.FINISHED
         return Outcome.CLOSED
 
-    def _end(self, ended: AssociationEnded) -> Outcome:
+    def _end(self, ended: AssociationEnded, timeout: float = _GOODBYE_TIMEOUT) -> Outcome:
         if isinstance(ended, ReleaseRequested):
             return self._release()
         log.info(
@@ -226,7 +226,7 @@ class Association:
             return Outcome.CLOSED
         reason = ended.reason if isinstance(ended, ProtocolViolation) else 0
         with contextlib.suppress(AssociationEnded):
-            self.stream.send([abort_pdu(PROVIDER, reason)], _GOODBYE_TIMEOUT)
+            self.stream.send([abort_pdu(PROVIDER, reason)], timeout)
             self.stream.transport.end_output()
             return Outcome.FINISHED
         return Outcome.CLOSED

@@ -63,6 +63,8 @@ class MessageReader:
         self._stream = stream
         self._limits = limits
         self._pdu_left = 0
+        self._began = 0.0  # of the message being read: when its first PDU came, and what had come before
+        self._received_before = 0
 
     @property
     def at_boundary(self) -> bool:
@@ -85,7 +87,7 @@ class MessageReader:
             context_id = fragment_context
             if len(encoded) + length > self._limits.maximum_command_length:
                 raise ProtocolViolation("command_set_length")
-            for chunk in self._stream.chunks(length):
+            for chunk in self._value(length):
                 encoded += chunk
             if control & _LAST:
                 break
@@ -100,7 +102,7 @@ class MessageReader:
         for context_id, control, length in self._fragments(self._limits.idle_timeout, may_end=False):
             if context_id != command.context_id or control & _COMMAND:
                 raise ProtocolViolation("fragment_order", AbortReason.UNEXPECTED_PDU_PARAMETER)
-            for chunk in self._stream.chunks(length):
+            for chunk in self._value(length):
                 sink.write(chunk)
             if control & _LAST:
                 return
@@ -110,12 +112,11 @@ class MessageReader:
 
         `may_end`: A-RELEASE-RQ is in order instead of the first one.
         """
-        deadline_base, received_before = None, self._stream.received
+        self._began, self._received_before = 0.0, self._stream.received
         while True:
             if not self._pdu_left:
                 self._next_p_data(timeout, may_end=may_end)
-            if deadline_base is None:
-                deadline_base = time.monotonic()
+            self._began = self._began or time.monotonic()
             may_end, timeout = False, self._limits.idle_timeout
             length, context_id, control = PDV_HEADER.unpack(self._stream.read(PDV_HEADER.size))
             if length < _PDV_CONTROL or length + 4 > self._pdu_left:
@@ -124,11 +125,17 @@ class MessageReader:
             if 0 < self._pdu_left < PDV_HEADER.size:
                 raise ProtocolViolation("pdv_length", AbortReason.INVALID_PDU_PARAMETER_VALUE)
             yield context_id, control, length - _PDV_CONTROL
-            self._check_pace(time.monotonic() - deadline_base, self._stream.received - received_before)
+            self._check_pace()
 
-    def _check_pace(self, elapsed: float, received: int) -> None:
-        late = elapsed - self._limits.slow_message_grace
-        if late > 0 and received < late * self._limits.minimum_receive_rate:
+    def _value(self, length: int) -> Iterator[memoryview]:
+        """The value of a PDV as it arrives, which may be a byte at a time."""
+        for chunk in self._stream.chunks(length):
+            yield chunk
+            self._check_pace()
+
+    def _check_pace(self) -> None:
+        late = time.monotonic() - self._began - self._limits.slow_message_grace
+        if late > 0 and self._stream.received - self._received_before < late * self._limits.minimum_receive_rate:
             raise ProtocolViolation("too_slow")
 
     def _next_p_data(self, timeout: float | None, *, may_end: bool) -> None:

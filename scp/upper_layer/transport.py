@@ -75,7 +75,8 @@ class Transport:
                     raise AssociationEnded("the peer stopped reading") from None
                 continue
             except ssl.SSLWantReadError:
-                self._wait(select.POLLIN, timeout)
+                if not self._wait(select.POLLIN, timeout):
+                    raise AssociationEnded("the peer stopped sending") from None
                 continue
             except OSError as error:
                 raise AssociationEnded(f"the connection failed: {type(error).__name__}") from error

@@ -101,6 +101,30 @@ def test_silence_ends_in_time(pair: Pair) -> None:
         receive(pair, p_data(pdv(1, 3, COMMAND)) + p_data(pdv(1, 0, b"half")))
 
 
+@pytest.mark.parametrize("start", [pdv(1, 3, bytes(200)), pdv(1, 3, COMMAND) + pdv(1, 2, bytes(200))])
+def test_a_value_that_comes_byte_by_byte_is_too_slow(pair: Pair, start: bytes) -> None:
+    """MinimumReceiveRate counts inside of a PDU too: one of 128 KB could keep a thread for two weeks."""
+    stream, peer = pair
+    limits = replace(LIMITS, slow_message_grace=0.2, minimum_receive_rate=10_000)
+    ended = threading.Event()
+
+    def crawl() -> None:
+        peer.sendall(p_data(start)[:-200])
+        while not ended.wait(0.02):
+            peer.sendall(b"\0")
+
+    sender = threading.Thread(target=crawl)
+    sender.start()
+    reader = MessageReader(stream, limits)
+    try:
+        with pytest.raises(ProtocolViolation, match="too_slow"):
+            reader.read_data_set(reader.read_command(1), io.BytesIO())
+        assert stream.received < 150 + len(COMMAND)
+    finally:
+        ended.set()
+        sender.join()
+
+
 def test_the_end_of_the_connection(pair: Pair) -> None:
     pair[1].close()
     with pytest.raises(AssociationEnded, match="closed_by_peer"):
