@@ -189,7 +189,7 @@ class StoreAssociation:
                 peer_maximum_length=self._maximum_length,
                 timeout=self._timeout,
             )
-            return self._response(may_bring_attributes=command["CommandField"] in (_N_CREATE_RQ, _N_SET_RQ))
+            return self._response(may_bring_data=command["CommandField"] != _C_STORE_RQ)
         except BaseException:  # also when `data_set` failed in the middle: the peer waits for the rest
             self._say_abort()
             self._close()
@@ -204,7 +204,8 @@ class StoreAssociation:
                 kind, length = self._stream.read_header(_GOODBYE_TIMEOUT)
                 while kind == P_DATA_TF and time.monotonic() < deadline:  # late, nobody waits for it any more
                     for _ in self._stream.chunks(length):
-                        pass
+                        if time.monotonic() > deadline:
+                            raise AssociationEnded("timeout")
                     kind, length = self._stream.read_header(_GOODBYE_TIMEOUT)
                 if kind != A_RELEASE_RP:
                     self._stream.send([abort_pdu(_SERVICE_USER, 0)], _GOODBYE_TIMEOUT)
@@ -233,13 +234,14 @@ class StoreAssociation:
             if self._open:
                 self._stream.send([abort_pdu(_SERVICE_USER, 0)], 0)
 
-    def _response(self, *, may_bring_attributes: bool) -> CommandSet:
+    def _response(self, *, may_bring_data: bool) -> CommandSet:
+        """The response's command set; an Attribute List or an Event Reply is read and dropped."""
         response = self._reader.read_command(self._timeout)
         fields = response.fields
         if fields.get("MessageIDBeingRespondedTo") != self._message_id or "Status" not in fields:
             raise ProtocolViolation("unexpected_message")
         if response.has_data_set:
-            if not may_bring_attributes:
+            if not may_bring_data:
                 raise ProtocolViolation("unexpected_data_set")
             self._reader.read_data_set(response, _Discarded(_LONGEST_ATTRIBUTE_LIST))
         return fields

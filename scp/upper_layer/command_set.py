@@ -109,7 +109,7 @@ def _tags(value: bytes) -> list[int]:
 _DECODERS: Final[dict[str, Callable[[bytes], Any]]] = {
     "UI": _uid,
     "AE": _text,
-    "LO": _text,
+    "LO": lambda value: value.decode("latin_1").strip(" \0"),  # Error Comment: some write it in their language
     "AT": _tags,
     "US": lambda value: struct.unpack_from("<H", value)[0],  # more values than one: the first, as pynetdicom does
     "UL": lambda value: struct.unpack_from("<L", value)[0],

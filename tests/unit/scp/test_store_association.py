@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import shutil
 import socket
@@ -19,8 +20,9 @@ from scp.statuses import NoSuitableContext
 from scp.store_association import AssociationRefused, MoveOriginator, StoreAssociation, open_association
 from scp.upper_layer import AssociationEnded
 from scp.upper_layer.associate import AssociateRequest, ContextResult, encode_associate_accept
+from scp.upper_layer.command_set import encode_command_set
 from scp.upper_layer.pdu_stream import reject_pdu
-from tests.fakes.raw_peer import CT, EXPLICIT, IMPLICIT
+from tests.fakes.raw_peer import CT, EXPLICIT, IMPLICIT, message, p_data, pdv
 from tests.fakes.scp_workers import Workers, eventually, workers
 
 CONTEXTS = [(CT, [EXPLICIT]), (CT, [IMPLICIT]), ("1.2.3.4", [IMPLICIT])]
@@ -139,6 +141,76 @@ def test_silence_is_a_refusal(peer: Peer) -> None:
     with pytest.raises(AssociationRefused, match="timeout"):
         open_to(peer(lambda connection: time.sleep(0.8)), connect_timeout=0.3)
     assert time.monotonic() - start < 0.8
+
+
+def test_an_answer_byte_by_byte_is_a_refusal_in_time(peer: Peer) -> None:
+    """No byte comes late, and yet the whole would take an hour."""
+
+    def behave(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection.sendall(b"\2\0\0\0\xff\xff")
+            for _ in range(200):
+                connection.sendall(b"\0")
+                time.sleep(0.02)
+
+    start = time.monotonic()
+    with pytest.raises(AssociationRefused, match="timeout"):
+        open_to(peer(behave), connect_timeout=0.3)
+    assert time.monotonic() - start < 1.5
+
+
+def test_a_release_that_is_answered_byte_by_byte_is_left(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scp.store_association._GOODBYE_TIMEOUT", 0.3)
+
+    def behave(connection: socket.socket) -> None:
+        accept(connection)
+        with contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"\4\0\xff\xff\xff\xff")
+            for _ in range(200):
+                connection.sendall(b"\0")
+                time.sleep(0.02)
+
+    association = open_to(peer(behave))
+    start = time.monotonic()
+    association.release()
+    assert time.monotonic() - start < 1.5
+
+
+def answer(connection: socket.socket, fields: dict[str, object], data: bytes | None = None) -> None:
+    """Take one request of a PDU or two and answer it."""
+    accept(connection)
+    received = b""
+    while b"information" not in received:
+        received += connection.recv(65536)
+    connection.sendall(b"".join(message(1, {"CommandDataSetType": 1 if data else 0x0101, **fields}, data)))
+    connection.recv(65536)
+
+
+def test_ps37_10_1_1_1_8_an_event_reply_may_come_with_the_response(peer: Peer) -> None:
+    """A report that was taken must not be sent again for days."""
+    fields = {"CommandField": 0x8100, "MessageIDBeingRespondedTo": 1, "Status": 0}
+    association = open_to(peer(lambda connection: answer(connection, fields, b"an event reply")))
+    assert association.report_event(CT, "1.2.3", 1, io.BytesIO(b"information."), EXPLICIT) == 0
+    association.release()
+
+
+def test_an_error_comment_in_the_peers_language_is_no_reason_to_abort(peer: Peer) -> None:
+    """PS3.7 has none but the default repertoire there, and not everybody keeps to it."""
+
+    def behave(connection: socket.socket) -> None:
+        accept(connection)
+        received = b""
+        while b"information" not in received:
+            received += connection.recv(65536)
+        fields = {"CommandField": 0x8001, "MessageIDBeingRespondedTo": 1, "Status": 0xB000, "CommandDataSetType": 0x101}
+        encoded = encode_command_set({**fields, "ErrorComment": "Gerat voll"}).replace(b"Gerat", b"Ger\xe4t")
+        connection.sendall(p_data(pdv(1, 3, encoded)))
+        connection.recv(65536)
+
+    association = open_to(peer(behave))
+    assert association.store(io.BytesIO(b"information."), CT, "1.2.3", EXPLICIT) == 0xB000
+    association.release()
 
 
 def test_a_peer_that_does_not_answer_a_store(peer: Peer) -> None:
