@@ -8,6 +8,7 @@ missing QueryRetrieveLevel is the lowest level whose unique key has a value.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,6 +26,7 @@ from scp.statuses import CANNOT_COUNT_MATCHES, DATA_SET_DOES_NOT_MATCH, Refusal
 
 ACCESSION_NUMBER: Final = 0x00080050
 TEXT_KEYS: Final = {ACCESSION_NUMBER: "SH", UNIQUE_KEYS[Level.PATIENT]: "LO"}
+MAXIMUM_TEXT_QUERIES: Final = 256  # one for each value of a text key, or for each pair of two
 MAXIMUM_SUB_OPERATIONS: Final = 0xFFFF  # the counters of PS3.7 9.1.4 are US
 BATCH: Final = 500  # resources described by one request
 # The first two batches of instances end here: S3 is asked for them while Orthanc describes the others.
@@ -93,7 +95,7 @@ def _unique_keys(identifier: Dataset, default_encoding: str) -> Mapping[int, tup
     except Undecodable as error:
         raise Refusal(DATA_SET_DOES_NOT_MATCH, str(error)) from error
     tags = (ACCESSION_NUMBER, *UNIQUE_KEYS.values())
-    return {tag: tuple(filter(None, attributes[tag].values)) for tag in tags if tag in attributes}
+    return {tag: tuple(dict.fromkeys(filter(None, attributes[tag].values))) for tag in tags if tag in attributes}
 
 
 def _level(identifier: Dataset, root: Root, keys: Mapping[int, Sequence[str]]) -> Level:
@@ -113,6 +115,8 @@ def _wanted(keys: Mapping[int, Sequence[str]], level: Level) -> dict[int, Sequen
         wanted[ACCESSION_NUMBER] = keys[ACCESSION_NUMBER]
     elif not wanted[UNIQUE_KEYS[level]]:
         raise Refusal(DATA_SET_DOES_NOT_MATCH, f"no unique key of the level {level.name}")
+    if math.prod(len(wanted.get(tag, ())) or 1 for tag in TEXT_KEYS) > MAXIMUM_TEXT_QUERIES:
+        raise Refusal(DATA_SET_DOES_NOT_MATCH, "too many values of PatientID or AccessionNumber")
     return {tag: values for tag, values in wanted.items() if values}
 
 
@@ -121,9 +125,10 @@ def _entities(client: OrthancClient, level: Level, wanted: Mapping[int, Sequence
     found: dict[str, None] = {}
     for query in _queries(wanted):
         found.update(dict.fromkeys(client.find(ORTHANC_LEVELS[level], query)))
+    acceptable = {tag: frozenset(values) for tag, values in wanted.items()}  # a list of UID may have thousands
     for batch in _batched(list(found)):
         for entity in reader.read(batch):
-            if all(_holds(entity.attributes.get(tag), values) for tag, values in wanted.items()):
+            if all(_holds(entity.attributes.get(tag), values) for tag, values in acceptable.items()):
                 yield entity
 
 
@@ -140,7 +145,7 @@ def _queries(wanted: Mapping[int, Sequence[str]]) -> Iterable[dict[str, str]]:
     return [orthanc_query for query in queries for orthanc_query in orthanc_queries(query)]
 
 
-def _holds(stored: Attribute | None, wanted: Sequence[str]) -> bool:
+def _holds(stored: Attribute | None, wanted: frozenset[str]) -> bool:
     return stored is not None and any(value in wanted for value in stored.values)
 
 

@@ -206,6 +206,28 @@ def test_ps34_c_4_2_2_1_an_empty_unique_key_never_selects_everything(level: str,
     assert not destination.proposals
 
 
+@pytest.mark.parametrize(
+    ("accession_numbers", "patients", "status"), [(256, 1, 0), (1, 257, 0xA900), (17, 16, 0xA900), (5000, 5000, 0xA900)]
+)
+def test_text_keys_are_bounded_because_each_pair_of_values_is_a_query(
+    accession_numbers: int, patients: int, status: int
+) -> None:
+    keys = {"AccessionNumber": numbered("A", accession_numbers), "PatientID": numbered("P", patients)}
+    orthanc = FakeOrthanc(ARCHIVE)
+    assert move(orthanc, keys=keys).final.status == status
+    assert sum(request[0] == "find" for request in orthanc.requests) == (256 if status == 0 else 0)
+
+
+def numbered(letter: str, count: int) -> list[str]:
+    return [f"{letter}{number}" for number in range(1, count + 1)]
+
+
+def test_a_value_that_is_given_twice_is_asked_for_once() -> None:
+    orthanc = FakeOrthanc(ARCHIVE)
+    assert move(orthanc, keys={"AccessionNumber": ["A1"] * 1000}).final.status == 0
+    assert sum(request[0] == "find" for request in orthanc.requests) == 1
+
+
 def test_instances_go_out_series_by_series_in_the_order_of_their_numbers() -> None:
     destination = FakeDestination()
     move(FakeOrthanc(reversed(series(12))), destination)
