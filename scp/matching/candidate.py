@@ -225,11 +225,17 @@ def decoded_numbers(value: bytes | None, vr: str, order: str) -> tuple[Any, ...]
 
 @lru_cache(maxsize=256)
 def python_encodings(terms: tuple[str, ...]) -> tuple[str, ...]:
-    """Python's names of the character sets that SpecificCharacterSet names."""
+    """Python's names of the character sets that SpecificCharacterSet names.
+
+    pydicom takes what it does not know for Python's own names, among which are codecs of bytes and such that raise.
+    """
     try:
-        return tuple(convert_encodings(list(terms)))
-    except LookupError:
+        found = tuple(convert_encodings(list(terms)))
+        for name in found:
+            b"A\xff".decode(name, "replace")
+    except (LookupError, ValueError):  # also: a NUL in the name, and a codec that cannot replace
         return ("latin_1",)
+    return found
 
 
 def _texts_of(dataset: Dataset, tag: int) -> tuple[str, ...]:

@@ -167,6 +167,8 @@ def _vr(tag: int, given: str) -> str:
 def _decoded(elements: Elements, encodings: tuple[str, ...], timezone_offset: int | None) -> Candidate:
     for tag, _, value in elements:
         if tag == SPECIFIC_CHARACTER_SET and isinstance(value, bytes):
+            if b"\0" in value.rstrip(b"\0 "):
+                raise _Unusual
             terms = decoded_texts(value, "CS", ("latin_1",))
             encodings = python_encodings(terms) if terms else encodings  # PS3.5 7.5.3
         elif tag == TIMEZONE_OFFSET_FROM_UTC and isinstance(value, bytes):

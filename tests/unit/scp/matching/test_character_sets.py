@@ -78,6 +78,13 @@ class TestCharacterSets:
         with pytest.raises(Refusal, match="PatientID: not in its character set"):
             compile_identifier(keys)
 
+    @pytest.mark.parametrize("charset", ["hex", "rot13", "undefined", "idna", "punycode", "zlib"])
+    def test_a_codec_of_pythons_that_is_no_character_set_counts_as_unknown(self, charset: str) -> None:
+        """Unknown terms are names of codecs to pydicom; these raise, whatever is to be done about errors."""
+        term = f"{charset:6}".encode()
+        stored = with_bytes(with_bytes(data_set(), "PatientName", b"Z\xfcrich"), "SpecificCharacterSet", term)
+        assert compiled({"PatientName": "Zürich"}).matches(stored)
+
     def test_an_undecodable_stored_value_does_not_raise(self) -> None:
         stored = received(data_set(SpecificCharacterSet="ISO_IR 100", PatientID="Zürich", AccessionNumber="1"))
         stored.SpecificCharacterSet = "ISO_IR 192"

@@ -99,6 +99,8 @@ def test_a_data_set_read_directly_is_what_pydicom_reads(syntax: UID, keys: dict[
     damage=st.lists(st.tuples(st.integers(0, 2000), st.binary(max_size=4)), max_size=3),
     cut=st.integers(0, 2000),
 )
+@example(number=1, damage=[(8, b"\0")], cut=28)  # NULs in SpecificCharacterSet
+@example(number=1, damage=[(9, b"\0")], cut=28)
 @settings(max_examples=100)
 def test_a_damaged_data_set_means_the_same_either_way(
     syntax: UID, number: int, damage: list[tuple[int, bytes]], cut: int

@@ -179,6 +179,14 @@ class TestFilesThatCannotBeUsed:
             assert patient_ids(source) == ["P"]
         assert skipped(caplog) == [f"worklist_file_skipped file='bad.wl' reason={reason!r}"]
 
+    def test_a_character_set_that_is_none_hides_no_other(self, source: WorklistFolder, tmp_path: Path) -> None:
+        """It is a codec of Python's that raises."""
+        make_worklist_file(tmp_path / "bad.wl", PatientID="Q", SpecificCharacterSet="ISO_IR 100")
+        bad = (tmp_path / "bad.wl").read_bytes()
+        (tmp_path / "bad.wl").write_bytes(bad.replace(b"ISO_IR 100", b"hex       "))
+        make_worklist_file(tmp_path / "good.wl", PatientID="P")
+        assert patient_ids(source) == ["Q", "P"]
+
     def test_a_file_cut_short_anywhere_is_never_taken_for_another_order(
         self, source: WorklistFolder, tmp_path: Path
     ) -> None:
