@@ -39,6 +39,15 @@ def sop_instance_uid(file: BinaryIO) -> str | None:
     return str(header.get("SOPInstanceUID") or "").strip(" \0") or None if header else None
 
 
+def orthanc_id_of(file: BinaryIO) -> str | None:
+    """Orthanc's identifier of the instance in a DICOM file, which stays at its start; None if it is hard to find."""
+    from backend.maintenance.content import orthanc_id  # noqa: PLC0415 - see above
+
+    beginning = file.read(_CHUNK)
+    file.seek(0)
+    return orthanc_id(beginning)
+
+
 def header_until(last: int, beginning: bytes) -> Dataset | None:
     """The elements up to tag `last`, of the first bytes of a DICOM file; None if it is none."""
     from pydicom.filereader import read_dataset, read_partial  # noqa: PLC0415 - see above

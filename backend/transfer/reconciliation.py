@@ -34,7 +34,7 @@ from backend.maintenance.rest import OrthancRefused, OrthancUnavailable
 from backend.transfer import power_cut
 from backend.transfer.back_off import back_off
 from backend.transfer.counters import Counters
-from backend.transfer.dicom_header import as_dicom_file, is_head
+from backend.transfer.dicom_header import as_dicom_file, is_head, orthanc_id_of
 from backend.transfer.kept_names import KeptNames
 from backend.transfer.object_store.errors import ObjectCorrupted, ObjectMissing, ObjectStoreError
 from backend.transfer.owners import Owners
@@ -182,6 +182,9 @@ class Reconciliation:
         owner = self._owner(name)
         for attachment in self._index.with_sop_instance(owner) if owner else ():
             if attachment.name == name and attachment.attachment == "dicom":
+                if self._was_removed_since(owner or ""):
+                    self._leave(name, "it was removed, but sent again since: Orthanc has dropped what was sent")
+                    return
                 self._removed_again.add(owner or "")
                 self._index.delete_instance(attachment.resource)
                 self._counters.add("removed_again")
@@ -199,22 +202,25 @@ class Reconciliation:
                 if uid is None or (not name.endswith(".dcm") and is_head(file)):
                     self._look_at_other(name)
                     return
-                if not known and not self._was_removed_since(uid):
-                    known = self._post(name, uid, file)
+                with as_dicom_file(file, self._spool) as dicom:
+                    instance = orthanc_id_of(dicom)  # patients may share a SOPInstanceUID
+                    known = [attachment for attachment in known if attachment.resource == instance]
+                    if not known and not self._was_removed_since(uid):
+                        known = self._post(name, uid, dicom)
         except (ObjectMissing, ObjectCorrupted, ValueError) as error:
             self._leave(name, str(error))
             return
         self._bury_if_safe(name, known)
 
-    def _post(self, name: str, uid: str, file: BinaryIO) -> list[IndexedAttachment]:
+    def _post(self, name: str, uid: str, dicom: BinaryIO) -> list[IndexedAttachment]:
         """Have Orthanc store the image; the attachments it has of it then, none if it will not.
 
         Raises:
             OrthancRefused: it is to be tried again.
         """
         try:
-            with as_dicom_file(file, self._spool) as dicom:
-                status = str(self._index.post_instance(dicom)["Status"])
+            answer = self._index.post_instance(dicom)
+            status = str(answer["Status"])
         except OrthancRefused as error:
             self._refusals[name] = self._refusals.get(name, 0) + 1
             if error.is_of_server and self._refusals[name] < _MOST_REFUSALS:
@@ -225,7 +231,7 @@ class Reconciliation:
             return []
         self._counters.add("restored")
         log.warning("restored name=%s", name)
-        return self._index.with_sop_instance(uid)
+        return [found for found in self._index.with_sop_instance(uid) if found.resource == answer.get("ID")]
 
     def _look_at_other(self, name: str) -> None:
         """An attachment that is no image: bury what Orthanc has made anew, count what cannot be told."""
@@ -237,8 +243,8 @@ class Reconciliation:
             self._leave(name, "it cannot be told whose attachment it is")
 
     def _bury_if_safe(self, name: str, known: list[IndexedAttachment]) -> bool:
-        """Bury the attachment if Orthanc has its image under another name, in the spool or in the bucket."""
-        images = [attachment.name for attachment in known if attachment.attachment == "dicom"]
+        """Bury the attachment if Orthanc has its image under another name, in the spool or in the bucket, to stay."""
+        images = [found.name for found in known if found.attachment == "dicom" and not self._is_removed(found.name)]
         if any(attachment.name == name for attachment in known) or not any(map(self._is_stored, images)):
             return False
         (self._spool / "tombstones" / name).touch(0o600)

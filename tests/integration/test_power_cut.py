@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 
 from backend.stack.processes import wait_until
 from tests.fakes.images import write_series
@@ -89,6 +90,27 @@ def test_what_was_acknowledged_reads_back_although_its_rows_are_lost(
     expected = len(images) * len(node.attachments_of_an_image())
     wait_until(lambda: len(node.keys()) == expected, DEADLINE, "the objects of the old names are deleted")
     assert sorted(node.images_in_bucket().values()) == sorted(images.values())
+
+
+def test_an_image_sent_again_with_another_patient_id_is_not_taken_for_the_first(
+    make_node: NodeMaker, thumbnails: list[Path], tmp_path: Path
+) -> None:
+    node = make_node().start()
+    machine = Machine(node)
+    images = store(node, thumbnails[0])
+    machine.remember()
+    corrected = dcmread(thumbnails[0])
+    corrected.PatientID = "MADE-UP-2"
+    corrected.save_as(tmp_path / "corrected.dcm")
+    images |= store(node, tmp_path / "corrected.dcm")
+
+    machine.lose_power()
+    node.start()
+    machine.reconciled()
+    assert read_back(node) == images
+    expected = 2 * len(node.attachments_of_an_image())
+    wait_until(lambda: len(node.keys()) == expected, DEADLINE, "S3 has both, and nothing of the old name")
+    assert read_back(node) == images
 
 
 def test_what_was_deleted_does_not_come_back_whether_its_row_does_or_not(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from backend.atomic_file import DIGEST_ATTRIBUTE
+from backend.maintenance.content import orthanc_id
 from backend.maintenance.rest import OrthancRefused, OrthancUnavailable
 from backend.stack.processes import wait_until
 from backend.transfer.object_store.errors import ObjectMissing, Unreachable
@@ -25,8 +26,9 @@ NAME, HEAD, JSON, NOTE = name_of(1), name_of(1, ".dcm.head"), name_of(1, ".json"
 LEGACY, LEGACY_HEAD = name_of(1, ""), name_of(2, "")
 
 
-def image(*, pixels: bool = True) -> tuple[str, bytes]:
+def image(*, pixels: bool = True, patient_id: str = "MADE-UP-1") -> tuple[str, bytes]:
     data_set = made_up_ct("1.2.3", "1.2.3.4", 1, side=16)
+    data_set.PatientID = patient_id
     data_set.SOPInstanceUID = "1.2.3.4.5"
     if not pixels:
         del data_set.PixelData
@@ -37,6 +39,7 @@ def image(*, pixels: bool = True) -> tuple[str, bytes]:
 
 UID, IMAGE = image()
 _, BEGINNING = image(pixels=False)
+INSTANCE = orthanc_id(IMAGE) or ""
 
 
 class Aftermath:
@@ -45,6 +48,7 @@ class Aftermath:
     def __init__(self, folder: Path) -> None:
         self.parts = Parts(folder)
         self.index = FakeIndex()
+        self.index.uids[INSTANCE] = UID
         self.index.on_removed = self.parts.spool.bury
         self.buried = 0
 
@@ -111,7 +115,7 @@ def test_an_image_without_a_row_is_stored_again_and_its_old_name_buried(after: A
 
 def test_an_image_with_its_row_is_left_alone(after: Aftermath) -> None:
     after.store(NAME, IMAGE)
-    after.index.add(UID, NAME)
+    after.index.add(INSTANCE, NAME)
     after.reconcile(NAME)
     assert after.index.posted == []
     assert after.tombstones() == []
@@ -119,15 +123,27 @@ def test_an_image_with_its_row_is_left_alone(after: Aftermath) -> None:
 
 def test_an_image_that_was_sent_again_meanwhile_is_only_buried(after: Aftermath) -> None:
     after.store(NAME, IMAGE)
-    after.index.add(UID, name_of(9))
+    after.index.add(INSTANCE, name_of(9))
     after.reconcile(NAME)
     assert after.index.posted == []
     assert after.tombstones() == [NAME]
 
 
+@pytest.mark.parametrize("answer", ["Success", "AlreadyStored"])
+def test_an_image_is_not_taken_for_that_of_another_patient_with_the_same_uid(after: Aftermath, answer: str) -> None:
+    """A PatientID was corrected and the image sent again: Orthanc has two instances, and has lost the row of one."""
+    _, corrected = image(patient_id="MADE-UP-2")
+    after.index.add(INSTANCE, name_of(9))
+    after.index.answers = [answer]
+    after.store(NAME, corrected)
+    after.reconcile(NAME)
+    assert after.index.posted == ([corrected] if answer == "Success" else [])
+    assert after.tombstones() == ([NAME] if answer == "Success" else [])  # buried only if its own instance is safe
+
+
 def test_nothing_is_buried_while_the_other_copy_is_not_safe(after: Aftermath, monkeypatch: pytest.MonkeyPatch) -> None:
     after.store(NAME, IMAGE)
-    after.index.add(UID, name_of(9))
+    after.index.add(INSTANCE, name_of(9))
     monkeypatch.setattr(after, "is_stored", lambda _: False)
     after.reconcile(NAME)
     assert after.tombstones() == []
@@ -168,7 +184,7 @@ def test_the_head_goes_with_the_image_it_was_the_head_of(after: Aftermath) -> No
 
 def test_a_head_with_its_row_is_left_alone(after: Aftermath) -> None:
     after.store(HEAD, BEGINNING)
-    after.index.add(UID, HEAD, "dicom-until-pixel-data")
+    after.index.add(INSTANCE, HEAD, "dicom-until-pixel-data")
     after.reconcile(HEAD)
     assert after.tombstones() == []
 
@@ -197,7 +213,7 @@ def test_what_is_no_image_is_kept_and_counted(after: Aftermath, name: str, caplo
 def test_a_removal_whose_row_came_back_is_made_again(after: Aftermath) -> None:
     after.store(NAME, IMAGE)
     after.parts.spool.bury(NAME)
-    after.index.add(UID, NAME)
+    after.index.add(INSTANCE, NAME)
     made = after.make(removed=(NAME,))
     assert made.has_reserved(NAME)
     made.work()
@@ -215,7 +231,7 @@ def test_a_removal_whose_object_is_gone_too_is_made_again(after: Aftermath) -> N
     after.parts.file("uploaded", NAME).unlink()
     after.parts.cached(NAME).unlink()
     after.parts.store.delete(NAME)
-    after.index.add(UID, NAME)
+    after.index.add(INSTANCE, NAME)
     after.reconcile(removed=(NAME,))
     assert after.index.instances == {}
     assert after.tombstones() == [NAME]  # Orthanc has removed it again
@@ -227,8 +243,8 @@ def test_a_removal_is_made_again_only_of_what_it_removed(after: Aftermath) -> No
     after.parts.store.put_foreign(NAME, IMAGE)
     for name in (HEAD, NAME, NOTE):
         after.parts.spool.bury(name)
-    after.index.add(UID, HEAD, "dicom-until-pixel-data")
-    after.index.add(UID, name_of(9))
+    after.index.add(INSTANCE, HEAD, "dicom-until-pixel-data")
+    after.index.add(INSTANCE, name_of(9))
     after.reconcile(removed=(HEAD, NAME, NOTE))
     assert after.index.instances
     assert after.counted("removed_again") == 0
@@ -238,12 +254,40 @@ def test_an_image_that_replaced_another_in_the_lost_seconds_replaces_it_again(af
     """OverwriteInstances: the index is back at the old attachment, which has a tombstone; the new one has no row."""
     after.store(name_of(5), IMAGE)
     after.parts.spool.bury(name_of(5))
-    after.index.add(UID, name_of(5))
-    after.index.add(UID, HEAD, "dicom-until-pixel-data")
+    after.index.add(INSTANCE, name_of(5))
+    after.index.add(INSTANCE, HEAD, "dicom-until-pixel-data")
     after.store(NAME, IMAGE)
     after.reconcile(NAME, removed=(name_of(5),))
     assert after.index.posted == [IMAGE]
-    assert set(after.index.instances[UID].values()).isdisjoint({NAME, name_of(5), HEAD})
+    assert set(after.index.instances[INSTANCE].values()).isdisjoint({NAME, name_of(5), HEAD})
+
+
+def test_the_image_that_replaced_another_is_not_buried_for_the_one_that_goes(after: Aftermath) -> None:
+    """Orthanc cannot delete the old one now: once it can, neither would be left."""
+    after.parts.store.put_foreign(name_of(5), IMAGE)
+    after.parts.spool.bury(name_of(5))
+    after.index.add(INSTANCE, name_of(5))
+    after.store(NAME, IMAGE)
+    after.index.refusals = [OrthancRefused("DELETE was answered 503", is_of_server=True)]
+    made = after.make(NAME, removed=(name_of(5),))
+    with pytest.raises(OrthancRefused):
+        made.work()
+    assert after.tombstones() == [name_of(5)]
+    made.work()
+    assert after.index.posted == [IMAGE]
+
+
+def test_a_removal_is_not_made_again_once_the_image_was_sent_again(after: Aftermath) -> None:
+    """Orthanc answered that it has it already, and dropped what was sent: the old copy is the only one."""
+    after.store(NAME, IMAGE)
+    after.parts.spool.bury(NAME)
+    after.index.add(INSTANCE, NAME)
+    made = after.make(removed=(NAME,))
+    after.store(name_of(9), IMAGE)
+    after.parts.spool.bury(name_of(9))
+    made.work()
+    assert after.index.instances
+    assert made.report()["Undecided"] == 1
 
 
 def test_the_bytes_come_from_the_bucket_if_the_copy_here_did_not_survive(after: Aftermath) -> None:
