@@ -207,7 +207,10 @@ class Attachments:
         descriptor = open_cached(self._cache, name, self._transfer.read)
         if descriptor is None:
             return None
-        content = _extracted(descriptor, extract)
+        try:
+            content = _extracted(descriptor, extract)
+        except OSError:  # a bad sector, most likely; S3 has it
+            content = None
         if content is None:
             self._count("corrupted")
             self._log_error(f"cache_corrupted name={name} action=fetch_again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from hashlib import sha256
@@ -134,6 +135,23 @@ def test_a_damaged_cache_file_is_dropped_and_fetched_again(
     assert attachments.read(NAME) == b"image"
     assert not path.exists()
     assert errors == [f"cache_corrupted name={NAME} action=fetch_again"]
+
+
+def test_a_cache_file_that_the_disk_cannot_read_is_dropped_and_fetched_again(
+    attachments: Attachments, transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = put_in_cache(tmp_path, b"image", b"image")
+    transfer.answer = serve_file(tmp_path, b"image", b"image")
+    bad_sector = cached.stat().st_ino
+
+    def pread(descriptor: int, size: int, offset: int, read: Any = os.pread) -> bytes:
+        if os.fstat(descriptor).st_ino == bad_sector:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return bytes(read(descriptor, size, offset))
+
+    monkeypatch.setattr(os, "pread", pread)
+    assert attachments.read(NAME) == b"image"
+    assert not cached.exists()
 
 
 def test_damaged_bytes_are_never_served(
