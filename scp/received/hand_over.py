@@ -8,11 +8,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from scp.origins import Origin
 from scp.orthanc_client import BAD_FILE_FORMAT, INEXISTENT_TAG, OrthancClient, OrthancError, OrthancRefused
-from scp.received.journal import Entry, Journal
+from scp.received.journal import Damaged, Entry, Journal
 
 log = logging.getLogger(__name__)
 
@@ -88,11 +89,11 @@ class HandOver:
                 self._changed.wait(self._waiting[0][0] - now if self._waiting else None)
 
     def _hand_over(self, entry: Entry, failures: int) -> None:
-        if not failures and not entry.is_intact():
-            self._set_aside(entry, "the file is not what was received: check the disk of SpoolDirectory")
-            return
+        body = partial(entry.blocks, verified=failures > 0 or not entry.is_new)
         try:
-            stored = self._client.post_instance(entry.blocks, entry.size)
+            stored = self._client.post_instance(body, entry.size)
+        except Damaged:
+            self._set_aside(entry, "the file is not what was received: check the disk of SpoolDirectory")
         except OrthancRefused as error:
             if error.error_code in _NEVER:
                 self._set_aside(entry, str(error))

@@ -38,6 +38,10 @@ class JournalFull(Exception):
     """There is no room; the sender may try again."""
 
 
+class Damaged(Exception):
+    """The file is not what was received."""
+
+
 class AlreadyWaiting(Exception):
     """An instance of the same SOP Instance UID has not been handed over yet."""
 
@@ -51,23 +55,26 @@ class Entry:
     size: int  # bytes
     origin: Mapping[str, str]  # RemoteAET, CalledAET, RemoteIP; empty if the file system keeps no attributes
     accepted: float  # Unix time
-    digest: bytes | None  # SHA-256 that the file must have; None: just written, or unknown
+    digest: bytes | None  # SHA-256 of what was received; None: this file system keeps none
+    is_new: bool  # written by this worker
 
-    def blocks(self) -> Iterator[bytes]:
-        """The content; may be asked for again."""
-        position = 0
-        while block := os.pread(self.descriptor, BLOCK_SIZE, position):
+    def blocks(self, *, verified: bool) -> Iterator[bytes]:
+        """The content; may be asked for again. What is not `verified` should have been written a moment ago.
+
+        Raises:
+            Damaged: instead of the last block, so that whoever gets the others has nothing whole.
+        """
+        found, position = sha256(), 0
+        while position < self.size:
+            block = os.pread(self.descriptor, BLOCK_SIZE, position)
             position += len(block)
+            if verified and self.digest is not None:
+                found.update(block)
+                if position >= self.size and found.digest() != self.digest:
+                    raise Damaged
+            if not block:
+                raise Damaged
             yield block
-
-    def is_intact(self) -> bool:
-        """Whether it is what was received."""
-        if self.digest is None:
-            return True
-        found = sha256()
-        for block in self.blocks():
-            found.update(block)
-        return found.digest() == self.digest
 
 
 class Journal:
@@ -148,9 +155,10 @@ class Journal:
 
     def set_aside(self, entry: Entry) -> None:
         """Orthanc will never take it: keep it where an operator finds it."""
-        os.rename(self._pending / entry.name, self._refused / f"{entry.name}.{time.time_ns()}")
+        with contextlib.suppress(FileExistsError):  # it was tried before
+            os.link(self._pending / entry.name, self._refused / f"{entry.name}.{int(entry.accepted * 1e9)}")
         _sync(self._refused)
-        self._forget(entry)
+        self.finish(entry)
 
     def report(self) -> dict[str, Any]:
         """What this worker owes, and what all have set aside."""
@@ -191,7 +199,7 @@ class Journal:
             raise
         finally:
             temporary.unlink(missing_ok=True)
-        entry = Entry(name, descriptor, size, origin, time.time(), None)
+        entry = Entry(name, descriptor, size, origin, time.time(), digest.digest(), is_new=True)
         with self._changed:
             self._owned[name] = entry
         return entry
@@ -209,7 +217,9 @@ class Journal:
             if path.stat().st_ino != status.st_ino:
                 raise FileNotFoundError
             digest, origin = _attribute(descriptor, DIGEST_ATTRIBUTE), _attribute(descriptor, _ORIGIN)
-            return Entry(name, descriptor, status.st_size, _strings(origin), status.st_mtime, digest or None)
+            return Entry(
+                name, descriptor, status.st_size, _strings(origin), status.st_mtime, digest or None, is_new=False
+            )
         except OSError:  # its owner lives, or has just handed it over
             os.close(descriptor)
             return None
@@ -231,7 +241,8 @@ class Journal:
 
     def _forget(self, entry: Entry) -> None:
         with self._changed:
-            del self._owned[entry.name]
+            if self._owned.get(entry.name) is entry:  # otherwise another has come since its file went
+                del self._owned[entry.name]
         os.close(entry.descriptor)
         self._give_back(entry.size)
 

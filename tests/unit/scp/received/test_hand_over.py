@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -16,7 +17,7 @@ from scp.orthanc_client import BAD_FILE_FORMAT, OrthancClient, OrthancError, Ort
 from scp.orthanc_client import StoredInstance as Stored
 from scp.received import hand_over
 from scp.received.hand_over import HandOver
-from scp.received.journal import Journal
+from scp.received.journal import Entry, Journal
 
 ORIGIN = {"RemoteAET": "CT1", "CalledAET": "ISEN", "RemoteIP": "192.0.2.7"}
 
@@ -119,6 +120,40 @@ def test_a_damaged_file_is_never_given_to_orthanc(tmp_path: Path) -> None:
     journal = handed_over(tmp_path, client)
     wait_until(lambda: journal.report()["RefusedCount"] == 1, 10, "it is kept aside")
     assert client.posted == []
+
+
+def test_nor_if_it_cannot_be_kept_aside_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier = Journal(tmp_path, 1000)
+    entry = earlier.accept("1.9", [b"whole"], 5, ORIGIN, 0)
+    (tmp_path / "pending" / entry.name).write_bytes(b"WHOLE")
+    os.close(entry.descriptor)  # its worker was killed
+    failures = [OSError(errno.ENOSPC, "full")]
+    set_aside = Journal.set_aside
+
+    def full_at_first(journal: Journal, entry: Entry) -> None:
+        if failures:
+            raise failures.pop()
+        set_aside(journal, entry)
+
+    monkeypatch.setattr(Journal, "set_aside", full_at_first)
+    monkeypatch.setattr(hand_over, "_LONGEST_PAUSE", 0.01)
+    client = Answers(Stored("Success", "x"))
+    journal = handed_over(tmp_path, client)
+    wait_until(lambda: journal.report()["RefusedCount"] == 1, 10, "it is kept aside")
+    assert client.posted == []
+
+
+def test_what_is_damaged_while_orthanc_is_away_is_not_given_to_it_either(tmp_path: Path) -> None:
+    class AwayAtFirst(Answers):
+        def post_instance(self, body: Callable[[], Iterable[bytes]], length: int) -> Stored:
+            for path in (tmp_path / "pending").iterdir():
+                path.write_bytes(b"ONE")
+            return super().post_instance(body, length)
+
+    client = AwayAtFirst(OrthancUnreachable("away"), Stored("Success", "x"))
+    journal = handed_over(tmp_path, client, b"one")
+    wait_until(lambda: journal.report()["RefusedCount"] == 1, 10, "it is kept aside")
+    assert len(client.posted) == 1  # and that one was refused
 
 
 def test_what_a_dead_worker_owed_is_handed_over(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scp.received.journal import AlreadyWaiting, Entry, Journal, JournalFull
+from scp.received.journal import AlreadyWaiting, Damaged, Entry, Journal, JournalFull
 
 UID = "1.2.3"
 ORIGIN = {"RemoteAET": "CT1", "CalledAET": "ISEN", "RemoteIP": "192.0.2.7"}
@@ -31,7 +31,7 @@ def die(*entries: Entry) -> None:
 
 
 def content_of(entry: Entry) -> bytes:
-    return b"".join(entry.blocks())
+    return b"".join(entry.blocks(verified=True))
 
 
 def test_an_accepted_instance_is_a_whole_file_that_can_be_copied(journal: Journal, tmp_path: Path) -> None:
@@ -102,16 +102,28 @@ def test_what_a_dead_worker_left_is_adopted_once_with_its_origin(journal: Journa
     successor, another = Journal(tmp_path, 1000), Journal(tmp_path, 1000)
     adopted = successor.adopt()
     assert sorted(map(content_of, adopted)) == [b"one", b"two"]
-    assert all(entry.origin == ORIGIN and entry.is_intact() for entry in adopted)
+    assert all(entry.origin == ORIGIN for entry in adopted)
     assert another.adopt() == []
     assert successor.report()["Count"] == 2
 
 
-def test_a_file_that_is_no_longer_what_was_received_is_noticed(journal: Journal, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [b"CONTENT", b"con"])
+def test_a_file_that_is_no_longer_what_was_received_is_noticed(
+    journal: Journal, tmp_path: Path, damaged: bytes
+) -> None:
     entry = accept(journal)
-    (tmp_path / "pending" / entry.name).write_bytes(b"CONTENT")
+    (tmp_path / "pending" / entry.name).write_bytes(damaged)
     die(entry)
-    assert [adopted.is_intact() for adopted in Journal(tmp_path, 1000).adopt()] == [False]
+    (adopted,) = Journal(tmp_path, 1000).adopt()
+    with pytest.raises(Damaged):
+        content_of(adopted)
+
+
+def test_a_file_that_has_become_shorter_is_noticed_without_its_digest(journal: Journal, tmp_path: Path) -> None:
+    entry = accept(journal)
+    (tmp_path / "pending" / entry.name).write_bytes(b"con")
+    with pytest.raises(Damaged):
+        list(entry.blocks(verified=False))
 
 
 def test_a_finished_instance_is_gone(journal: Journal, tmp_path: Path) -> None:
@@ -128,6 +140,45 @@ def test_a_refused_instance_is_kept_aside_and_counted(journal: Journal, tmp_path
     assert not journal.is_waiting(UID)
     assert [path.read_bytes() for path in (tmp_path / "refused").iterdir()] == [b"content", b"content"]
     assert journal.report() == {"Count": 0, "Bytes": 0, "OldestSeconds": None, "RefusedCount": 2}
+
+
+def test_what_could_not_be_kept_aside_whole_is_so_later_once(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = accept(journal)
+
+    def broken(_descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        journal.set_aside(entry)
+    monkeypatch.undo()
+    with pytest.raises(AlreadyWaiting):  # its name is not free before it is safe elsewhere
+        accept(journal, b"later")
+    journal.set_aside(entry)
+    assert [path.read_bytes() for path in (tmp_path / "refused").iterdir()] == [b"content"]
+    assert not journal.is_waiting(UID)
+    assert journal.report()["Count"] == 0
+
+
+def test_one_that_comes_while_the_one_before_is_finished_is_owed_like_any_other(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = accept(journal, b"first")
+    later: list[Entry] = []
+    unlink = Path.unlink
+
+    def unlink_slowly(path: Path, *, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok=missing_ok)
+        if path.name == first.name and not later:
+            later.append(accept(journal, b"second"))
+
+    monkeypatch.setattr(Path, "unlink", unlink_slowly)
+    journal.finish(first)
+    assert journal.report()["Count"] == 1
+    journal.finish(*later)
+    assert journal.report()["Count"] == 0
 
 
 def test_a_full_journal_takes_nothing_until_there_is_room(journal: Journal) -> None:
