@@ -93,14 +93,14 @@ class AttachmentUpload:
             try:
                 if not self.is_removed(name):
                     self._upload(name, self._incoming + name)
-                    # The name must outlive a power cut, the bytes need not: S3 has them.
-                    self._uploaded.sync()
             except FileNotFoundError:
                 # an earlier transfer process may have ended between its upload and its answer
                 if not (self._uploaded.has(name) or cache_path(self._cache.directory, name).exists()):
                     raise
             if self.is_removed(name):
                 raise ObjectMissing(f"{name} was given up while it was uploaded")
+            # The name must outlive a power cut, the bytes need not: S3 has them.
+            self._uploaded.sync()
 
     def is_removed(self, name: str) -> bool:
         """Whether Orthanc has removed the attachment."""

@@ -181,6 +181,18 @@ def test_staged_asked_again_after_a_lost_answer_is_confirmed_by_the_cache(parts:
         uploads.upload(name_of(2), 1)
 
 
+def test_staged_asked_again_is_confirmed_only_once_its_name_outlives_a_power_cut(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transfer process that uploaded it was killed before it synced the folder."""
+    uploads = staged(parts)
+    uploads.upload(NAME, 10)
+    synced: list[str] = []
+    monkeypatch.setattr(parts.uploaded, "sync", lambda: synced.append("uploaded"))
+    uploads.upload(NAME, 10)
+    assert synced == ["uploaded"]
+
+
 def test_staged_waits_for_a_place_no_longer_than_its_time(parts: Parts) -> None:
     uploads = staged(parts)
     for _ in range(2):
