@@ -55,7 +55,7 @@ class Format:
             UnusableFormat: it is none of ours, or a later one; nothing was changed.
             OSError: the disk failed.
         """
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_durably(folder)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -132,6 +132,22 @@ def adopt_worker_folders(directory: Path) -> None:
             kind.adopt(directory / name)
         except OSError as error:
             raise UnusableFormat(f"{directory / name}: {error.strerror}; make it writable for this user") from None
+
+
+def make_durably(folder: Path) -> None:
+    """Make the folder, and those above it, if they are missing: they are still there after a power cut.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in missing:
+        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _is_empty(folder: Path) -> bool:

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
+from config.folder_format import make_durably
+
 # extended attribute of every file in spool and cache: its SHA-256, 32 bytes, taken before they met a disk
 DIGEST_ATTRIBUTE: Final = "user.isen.sha256"
 _WRITE_SIZE: Final = 64 * 1024  # bytes; what the page cache takes at the least cost, see backend.atomic_file
@@ -47,7 +49,7 @@ class DurableFolder:
         """
         self.directory = directory
         for place in (_INCOMING, *places):
-            (directory / place).mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_durably(directory / place)
         self._sweep()
 
     def add(self, place: str, name: str, content: bytes) -> None:

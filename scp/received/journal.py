@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
+from config.folder_format import make_durably
 from scp.durable_folder import DIGEST_ATTRIBUTE, file_name, write_all
 
 BLOCK_SIZE: Final = 1024 * 1024  # bytes
@@ -91,7 +92,7 @@ class Journal:
             directory / place for place in ("incoming", "pending", "refused")
         )
         for folder in (self._incoming, self._pending, self._refused):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_durably(folder)
         self._directory = os.open(self._pending, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._changed = threading.Condition()
         self._owned: dict[str, Entry] = {}

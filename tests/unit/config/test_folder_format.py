@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from config.folder_format import CACHE, FILE, SPOOL, WORKER_FOLDERS, Format, UnusableFormat, formats
+from scp.durable_folder import DurableFolder
+from scp.received.journal import Journal
 
 
 def third(*, fails_at: int = 0, done: list[int] | None = None) -> Format:
@@ -33,6 +37,29 @@ def test_a_new_folder_is_of_this_version(tmp_path: Path) -> None:
     third().check(tmp_path / "a" / "spool")
     third().check(tmp_path / "not there yet")
     assert not (tmp_path / "not there yet").exists()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        third().adopt,
+        lambda folder: DurableFolder(folder.parent),
+        lambda folder: Journal(folder.parent, 1000),
+    ],
+)
+def test_the_entry_of_each_folder_that_is_made_outlives_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object]
+) -> None:
+    synced: set[str] = set()
+    fsync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    make(tmp_path / "a" / "b" / "incoming")
+    assert {str(tmp_path / path) for path in ("", "a", "a/b")} <= synced
 
 
 def test_a_folder_without_a_version_is_of_the_first_and_is_migrated_step_by_step(tmp_path: Path) -> None:
