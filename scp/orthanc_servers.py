@@ -8,7 +8,6 @@ been given before the others can. If it cannot be reached the next one is asked,
 from __future__ import annotations
 
 import logging
-import ssl
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeAlias
@@ -17,6 +16,7 @@ import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError
 
 from config.http_exchange import Answer, exchange
+from config.https import verifying_context
 from config.settings import OrthancServer, OrthancSettings
 
 log = logging.getLogger(__name__)
@@ -166,14 +166,13 @@ def _pool(
 ) -> urllib3.HTTPConnectionPool:
     timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=read_timeout)
     if url.scheme == "https":
-        certificates = str(settings.ca_certificates) if settings.ca_certificates else None
         return urllib3.HTTPSConnectionPool(
             url.host or "127.0.0.1",
             url.port,
             timeout=timeout,
             maxsize=maximum_connections,
             block=True,
-            ssl_context=ssl.create_default_context(cafile=certificates),
+            ssl_context=verifying_context(settings.ca_certificates),
             # beside Orthanc it is this machine, and the certificate names the hospital's host, not 127.0.0.1
             assert_hostname=None if settings.servers else False,
         )

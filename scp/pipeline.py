@@ -12,6 +12,7 @@ import ssl
 from typing import Final
 from urllib.parse import urlsplit
 
+from config.https import verifying_context
 from config.settings import OrthancSettings
 from scp.orthanc_client import OrthancRefused, OrthancUnreachable
 
@@ -98,6 +99,6 @@ class Pipeline:
 
 
 def _tls_context(settings: OrthancSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(settings.ca_certificates) if settings.ca_certificates else None)
+    context = verifying_context(settings.ca_certificates)
     context.check_hostname = False  # it is this machine: the certificate names the hospital's host, not 127.0.0.1
     return context

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 import threading
 import time
 from dataclasses import dataclass, field
@@ -13,6 +12,8 @@ from urllib.parse import unquote, urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError
+
+from config.https import verifying_context
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +79,7 @@ class OrthancRest:
             self._headers = {"Authorization": address.token}
         options: dict[str, Any] = {}
         if parts.scheme == "https":
-            options["ssl_context"] = ssl.create_default_context(cafile=address.ca_certificates)
+            options["ssl_context"] = verifying_context(address.ca_certificates)
             options["assert_hostname"] = False  # it is this machine; the certificate names the hospital's host
         self._pool = urllib3.PoolManager(
             maxsize=connections,

@@ -6,7 +6,6 @@ Every version of Orthanc since 1.10 tells the UUID of an instance's DICOM file w
 from __future__ import annotations
 
 import json
-import ssl
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -14,6 +13,7 @@ from typing import Any, Final
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from config.https import verifying_context
 from config.settings import OrthancSettings
 
 _CONNECT_TIMEOUT: Final = 5.0  # seconds
@@ -43,8 +43,7 @@ class OrthancIndex:
         """`token` is what `GenerateRestApiAuthorizationToken` gave."""
         options: dict[str, Any] = {}
         if settings.url.startswith("https"):
-            certificates = str(settings.ca_certificates) if settings.ca_certificates else None
-            options["ssl_context"] = ssl.create_default_context(cafile=certificates)
+            options["ssl_context"] = verifying_context(settings.ca_certificates)
             options["assert_hostname"] = False  # it is this machine: the certificate names the hospital's host
         self._url = settings.url.rstrip("/")
         self._headers = {"Authorization": token} if token else {}

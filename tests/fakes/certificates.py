@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from config.https import verifying_context
+
 
 @dataclass(frozen=True)
 class Certificates:
@@ -61,7 +63,7 @@ def make_certificates(folder: Path) -> Certificates:
 
 def client_context(files: Certificates, *, with_certificate: bool = True) -> ssl.SSLContext:
     """What a modality of the same authority uses."""
-    context = ssl.create_default_context(cafile=files.authority)
+    context = verifying_context(files.authority)
     if with_certificate:
         context.load_cert_chain(files.client, files.client_key)
     return context

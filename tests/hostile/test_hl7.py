@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from backend.stack.ports import free_port
+from config.https import verifying_context
 from config.settings import Hl7Settings, ScpSettings, TlsSettings, WorklistSettings
 from scp.worklists.store import WorklistStore
 from tests.fakes.certificates import make_certificates
@@ -125,7 +126,7 @@ def test_connections_that_stall_make_room_for_others(listener: Listener) -> None
 
 def test_over_tls_only_who_is_trusted_is_heard(tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path)
-    client = ssl.create_default_context(cafile=str(certificates.authority))
+    client = verifying_context(certificates.authority)
     client.load_cert_chain(certificates.client, certificates.client_key)
     tls = TlsSettings(
         certificate=certificates.server,

@@ -22,6 +22,7 @@ from botocore.httpsession import get_cert_path
 from backend.transfer.object_store.errors import CredentialsRefused, Unreachable, UnusableSettings
 from backend.transfer.object_store.s3_errors import error_for
 from backend.transfer.object_store.s3_signature import Keys
+from config.https import verifying_context
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -125,7 +126,7 @@ def _config(settings: StorageSettings, connections: int) -> Config:
 def _tls(settings: StorageSettings) -> ssl.SSLContext:
     bundle = get_cert_path(True)  # noqa: FBT003  # botocore's own signature
     try:
-        return ssl.create_default_context(cafile=settings.ca_certificates or bundle)
+        return verifying_context(settings.ca_certificates or bundle)
     except (OSError, ssl.SSLError) as error:
         raise UnusableSettings(
             f"HttpsCACertificates: {settings.ca_certificates} is not a readable file of PEM certificates: {error}"

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from config.https import verifying_context
 from config.settings import Hl7Settings, TlsSettings
 from scp.hl7 import mllp
 from scp.hl7.mllp import MllpServer
@@ -173,7 +174,7 @@ class TestTls:
         return TlsContext(files, server_side=True)
 
     def client(self, certificates: Certificates, *, known: bool = True) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=str(certificates.authority))
+        context = verifying_context(certificates.authority)
         if known:
             context.load_cert_chain(certificates.client, certificates.client_key)
         return context
@@ -224,7 +225,7 @@ class TestTls:
             ):
                 shutil.move(new, old)
             monkeypatch.setattr(tls, "_next_look", 0.0)
-            context = ssl.create_default_context(cafile=str(certificates.authority))
+            context = verifying_context(certificates.authority)
             context.load_cert_chain(other.client, other.client_key)
             with Sender(port, context) as after:
                 assert after.send("two") == "[two]"
