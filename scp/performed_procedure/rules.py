@@ -10,6 +10,7 @@ taken as well.
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 from pydicom.dataset import Dataset
@@ -127,7 +128,9 @@ def in_utf_8(attributes: Dataset) -> Dataset:
     try:
         attributes.decode()
         attributes.SpecificCharacterSet = UTF_8
-        return Dataset.from_json(attributes.to_json_dict())  # every value is read now, not when it is too late
+        model = attributes.to_json_dict()  # every value is read now, not when it is too late
+        json.dumps(model, allow_nan=False)  # the step is kept and shown as JSON, which has no such numbers
+        return Dataset.from_json(model)
     except Exception as error:  # pydicom answers bad values with any exception it likes
         raise Refusal(INVALID_ATTRIBUTE_VALUE, "a value cannot be decoded") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import pytest
 from pydicom.dataset import Dataset
@@ -141,6 +142,16 @@ def test_table_f_7_2_1_what_every_performed_series_needs(keyword: str) -> None:
 def test_an_unknown_status_is_refused() -> None:
     with pytest.raises(Refusal) as refused:
         updated(created(received(creation())), received(changes(PerformedProcedureStepStatus="DONE")))
+    assert status_of(refused) == INVALID_ATTRIBUTE_VALUE
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_numbers_that_json_has_not_are_refused(number: float) -> None:
+    """One of them made the list of all steps, `/isen/mpps`, something that is no JSON."""
+    attributes = creation()
+    attributes.AcquisitionDuration = number
+    with pytest.raises(Refusal) as refused:
+        created(attributes)
     assert status_of(refused) == INVALID_ATTRIBUTE_VALUE
 
 
