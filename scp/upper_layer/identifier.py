@@ -16,26 +16,42 @@ from pydicom.uid import UID
 
 from scp.statuses import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, Refusal
 from scp.upper_layer.limits import Limits
-from scp.upper_layer.nesting import NestingError, check_nesting
+from scp.upper_layer.nesting import NestingError, TooManyElements, check_nesting
 
 _RAW_DEFLATE: Final = -zlib.MAX_WBITS  # PS3.5 A.5: no zlib header
+MAXIMUM_ELEMENTS: Final = 200_000  # a request for the commitment of 40,000 instances has 160,000, and their ends
+_ITEM: Final = {True: b"\xfe\xff\x00\xe0", False: b"\xff\xfe\xe0\x00"}  # the tag, if little endian or not
+_LEAST_OF_ITEM: Final = 3  # elements: itself and what it is there for; empty ones are the dearest to decode
 
 
-def decode_identifier(encoded: BinaryIO, transfer_syntax: UID, limits: Limits) -> Dataset:
+def decode_identifier(
+    encoded: BinaryIO, transfer_syntax: UID, limits: Limits, maximum_elements: int = MAXIMUM_ELEMENTS
+) -> Dataset:
     """The data set, its sequences parsed, its values as received: pydicom's conversion raises on values that peers send
     all the same (`*` in an IS), splits multi-byte characters at 0x5C, and quotes values in warnings.
 
     Raises:
-        Refusal: too deep, too large when inflated, or not a data set in this transfer syntax.
+        Refusal: too deep, too large when inflated, more elements than `maximum_elements`, or not a data set in this
+            transfer syntax.
     """
     content = encoded.read()
     if transfer_syntax.is_deflated:
         content = _inflate(content, limits.maximum_inflated_length)
     implicit, little = transfer_syntax.is_implicit_VR, transfer_syntax.is_little_endian
     try:
-        check_nesting(content, implicit=implicit, little_endian=little, maximum=limits.maximum_sequence_depth)
+        if content.count(_ITEM[little]) * _LEAST_OF_ITEM > maximum_elements:  # wherever they hide
+            raise TooManyElements
+        check_nesting(
+            content,
+            implicit=implicit,
+            little_endian=little,
+            maximum=limits.maximum_sequence_depth,
+            maximum_elements=maximum_elements,
+        )
         dataset = read_dataset(io.BytesIO(content), implicit, little)
-        _parse_sequences(dataset)
+        _parse_sequences(dataset, maximum_elements)
+    except TooManyElements:
+        raise Refusal(OUT_OF_RESOURCES, "identifier has too many elements") from None
     except NestingError:
         raise Refusal(CANNOT_UNDERSTAND, "sequences are nested too deeply") from None
     except MemoryError:
@@ -45,13 +61,20 @@ def decode_identifier(encoded: BinaryIO, transfer_syntax: UID, limits: Limits) -
     return dataset
 
 
-def _parse_sequences(dataset: Dataset) -> None:
-    """Parse them now, which pydicom does late: damage must show here, not inside a service."""
+def _parse_sequences(dataset: Dataset, room: int) -> int:
+    """Parse them now, which pydicom does late: damage must show here, not inside a service.
+
+    Of the `room` for elements, what is left: a sequence in a value of VR UN is seen only now.
+    """
+    room -= len(dataset)
+    if room < 0:
+        raise TooManyElements
     for tag, element in list(dataset.items()):
         is_sequence = element.VR == "SQ" or (dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ")
         if is_sequence and isinstance(items := dataset[tag].value, Sequence):
             for item in items:
-                _parse_sequences(item)
+                room = _parse_sequences(item, room)
+    return room
 
 
 def encode_identifier(dataset: Dataset, transfer_syntax: UID) -> bytes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable
+from itertools import repeat
 from mmap import mmap
 from typing import Any, Final, TypeAlias
 
@@ -27,12 +29,19 @@ class NestingError(ValueError):
     """Nested too deeply, or not nested properly."""
 
 
-def check_nesting(encoded: Buffer, *, implicit: bool, little_endian: bool, maximum: int) -> None:
+class TooManyElements(ValueError):
+    """More than may be decoded: each becomes an object, and an item one of a kilobyte."""
+
+
+def check_nesting(
+    encoded: Buffer, *, implicit: bool, little_endian: bool, maximum: int, maximum_elements: int = sys.maxsize
+) -> None:
     """Walk the elements of `encoded`; constant memory but for one number per level. Values are stepped over:
     200 elements take 0.04 ms, pixels nothing.
 
     Raises:
         NestingError: more than `maximum` levels of sequences.
+        TooManyElements: more than `maximum_elements`, items and their ends included.
         struct.error: the data set ends inside an element.
     """
     order = "<" if little_endian else ">"
@@ -42,7 +51,9 @@ def check_nesting(encoded: Buffer, *, implicit: bool, little_endian: bool, maxim
     offset = 0
     ends: list[tuple[int, bool]] = []  # of each open sequence and item: where it ends, and whether below it is implicit
     deepest = 2 * maximum  # a level is a sequence and its item
-    while offset < size:
+    for _ in repeat(None, maximum_elements):
+        if offset >= size:
+            break
         while ends and offset >= ends[-1][0]:
             ends.pop()
         group, element, vr, length = unpack_short(encoded, offset)
@@ -72,6 +83,13 @@ def check_nesting(encoded: Buffer, *, implicit: bool, little_endian: bool, maxim
                 raise NestingError(f"more than {maximum} levels")
         else:
             offset += length
+    _check_end(offset, size, ends)
+
+
+def _check_end(offset: int, size: int, ends: list[tuple[int, bool]]) -> None:
+    """Whether the walk has come to the end of the data set, and to that of all that it holds."""
+    if offset < size:
+        raise TooManyElements
     if offset > size or any(end > size for end, _ in ends):
         raise struct.error("the data set ends inside an element")
 

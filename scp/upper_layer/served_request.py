@@ -14,12 +14,13 @@ from scp.upper_layer.association import Association
 from scp.upper_layer.command_set import RESPONSE, CommandSet
 from scp.upper_layer.data_set_buffer import DataSetBuffer
 from scp.upper_layer.errors import AssociationEnded
-from scp.upper_layer.identifier import decode_identifier, encode_identifier
+from scp.upper_layer.identifier import MAXIMUM_ELEMENTS, decode_identifier, encode_identifier
 from scp.upper_layer.messages import Command
 from scp.upper_layer.negotiation import NegotiatedContext
 
 _C_STORE_RQ: Final = 0x0001
 _N_EVENT_REPORT_RQ: Final = 0x0100
+QUERY_ELEMENTS: Final = 10_000  # of an Identifier of C-FIND, C-MOVE or C-GET
 _LONGEST_COMMENT: Final = 64  # characters, VR LO
 
 
@@ -69,7 +70,13 @@ class ServedRequest:
         return self._buffer.length
 
     def identifier(self) -> Dataset:
-        return decode_identifier(self._buffer.open(), self.context.transfer_syntax, self.association.limits)
+        is_query = self.command.fields["CommandField"] < _N_EVENT_REPORT_RQ  # DIMSE-C
+        return decode_identifier(
+            self._buffer.open(),
+            self.context.transfer_syntax,
+            self.association.limits,
+            QUERY_ELEMENTS if is_query else MAXIMUM_ELEMENTS,
+        )
 
     @property
     def is_cancelled(self) -> bool:

@@ -146,6 +146,39 @@ def test_inflated_size_is_bounded() -> None:
     assert refusal.value.status == OUT_OF_RESOURCES
 
 
+ITEM = b"\xfe\xff\x00\xe0\0\0\0\0"
+ELEMENTS = b"".join(struct.pack("<HHL", 0x10, number, 0) for number in range(0x10, 0x410))
+EXPLICIT_ELEMENTS = b"".join(struct.pack("<HH2sH", 0x10, number, b"LO", 0) for number in range(0x10, 0x410))
+
+
+def implicit(tag: int, value: bytes) -> bytes:
+    return struct.pack("<HHL", tag >> 16, tag & 0xFFFF, len(value)) + value
+
+
+def explicit(vr: bytes, value: bytes) -> bytes:
+    return struct.pack("<HH2sHL", 0x40, 0x100, vr, 0, len(value)) + value
+
+
+@pytest.mark.parametrize(
+    ("encoded", "syntax"),
+    [
+        (ELEMENTS, ImplicitVRLittleEndian),
+        (implicit(0x00400100, ITEM * 400), ImplicitVRLittleEndian),
+        (implicit(0x00400100, implicit(0xFFFEE000, ELEMENTS)), ImplicitVRLittleEndian),
+        (explicit(b"SQ", ITEM * 400), ExplicitVRLittleEndian),
+        (explicit(b"UN", ITEM * 400), ExplicitVRLittleEndian),
+        (explicit(b"UN", implicit(0xFFFEE000, EXPLICIT_ELEMENTS)), ExplicitVRLittleEndian),
+    ],
+    ids=["elements", "items", "in an item", "explicit", "items in UN", "elements in UN"],
+)
+def test_the_number_of_elements_is_bounded(encoded: bytes, syntax: UID) -> None:
+    """Two kilobytes of deflated data set can be 16 MB of empty items, each of which becomes an object."""
+    with pytest.raises(Refusal) as refusal:
+        decode_identifier(io.BytesIO(encoded), syntax, LIMITS, 1000)
+    assert refusal.value.status == OUT_OF_RESOURCES
+    assert len(decode_identifier(io.BytesIO(encoded), syntax, LIMITS, 2000)) > 0
+
+
 def test_bad_values_show_at_decoding() -> None:
     """Pydicom converts late; a service must not stumble over it later."""
     encoded = b"\x28\x00\x02\x00US\x03\x00\x01\x02\x03\x00"
