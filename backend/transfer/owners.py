@@ -5,6 +5,7 @@ The note is an attribute of the tombstone: it goes where that goes, and stays ov
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -17,6 +18,7 @@ from backend.transfer.dicom_header import ENOUGH, sop_instance_uid
 from backend.transfer.object_store.protocols import GetRange, HeadObject
 
 _ATTRIBUTE: Final = "user.isen.instance"  # SOPInstanceUID
+_NOT_NOW: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class HeadAndRange(HeadObject, GetRange, Protocol):
@@ -42,7 +44,11 @@ class Owners:
         self._key = key
 
     def of(self, name: str) -> str | None:
-        """What was noted, or what a local copy says; None: there is no copy, or it is no DICOM file."""
+        """What was noted, or what a local copy says; None: there is no copy that can be read, or it is no DICOM file.
+
+        Raises:
+            OSError: no file can be opened now.
+        """
         for folder in ("tombstones", "removed"):
             try:
                 return os.getxattr(self._spool / folder / name, _ATTRIBUTE).decode()
@@ -52,8 +58,9 @@ class Owners:
             try:
                 with path.open("rb") as file:
                     return self._note(name, sop_instance_uid(file))
-            except OSError:
-                continue
+            except OSError as error:
+                if error.errno in _NOT_NOW:
+                    raise
         return None
 
     def is_only_here(self, name: str) -> bool:

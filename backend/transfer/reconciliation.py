@@ -263,8 +263,8 @@ class Reconciliation:
         """Whether somebody has deleted this instance since the start: a peer may have sent it again before."""
         for entry in self._buried():
             if entry.name not in self._earlier:
-                self._earlier.add(entry.name)
                 owner = self._owners.of(entry.name)
+                self._earlier.add(entry.name)
                 if owner is not None and owner not in self._removed_again:
                     self._removed_since.add(owner)
         return uid in self._removed_since

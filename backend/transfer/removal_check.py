@@ -96,7 +96,11 @@ class RemovalCheck:
 
     def _owner(self, name: str, removal: Removal) -> str | None:
         """The instance to ask about; None: there is none, and what that means has been seen to."""
-        removal.owner = removal.owner or self._owners.of(name)
+        try:
+            removal.owner = removal.owner or self._owners.of(name)
+        except OSError as error:
+            self._postpone(name, removal, error)
+            return None
         if removal.owner is None:
             if name in self._earlier:
                 self._ask_object(name, removal)
@@ -112,12 +116,15 @@ class RemovalCheck:
                 self._clear(name, removal)  # there is nothing to lose
                 return
         except ObjectStoreError as error:
-            removal.failed()
-            log.info("removal_check_postponed name=%s reason=%s", name, error)
+            self._postpone(name, removal, error)
             return
         if removal.owner is None:
             log.warning("removal_held name=%s reason=only reading the whole index can tell whether it is needed", name)
             removal.is_undecided = True
+
+    def _postpone(self, name: str, removal: Removal, error: Exception) -> None:
+        removal.failed()
+        log.info("removal_check_postponed name=%s reason=%s", name, error)
 
     def _ask(self, group: tuple[str, list[str]]) -> None:
         owner, names = group

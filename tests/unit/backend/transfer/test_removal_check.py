@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from io import BytesIO
@@ -120,6 +121,32 @@ def test_an_attachment_the_index_refers_to_is_kept_and_an_alarm_is_raised(
     assert len(checked.parts.removals) == 0
     assert checked.parts.upload.upload_pending(NAME)
     assert checked.parts.store.keys() == [NAME]
+
+
+@pytest.mark.parametrize("is_uploaded", [False, True])
+def test_a_removal_waits_while_no_file_can_be_opened(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch, is_uploaded: bool
+) -> None:
+    """Whose it is cannot be read then: taken for nobody's, what the index refers to would go unasked."""
+    checked.index.add(UID, NAME)
+    checked.parts.spool.accept(NAME, IMAGE)
+    if is_uploaded:
+        checked.parts.upload.upload_pending(NAME)
+
+    def crowded(_path: Path, _mode: str) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", crowded)
+        checked.remove(NAME)
+        ((_, removal),) = checked.parts.removals.those(lambda _: True)
+        removal.not_before = 0
+        checked.parts.remove_due()
+    removal.not_before = 0
+    checked.parts.remover.drop_local()
+    checked.parts.remove_due()
+    assert checked.cancelled == 1
+    assert NAME in set(checked.parts.store.keys()) or checked.parts.file("pending", NAME).exists()
 
 
 def test_the_same_instance_under_another_name_does_not_keep_the_old_one(checked: Checked) -> None:
