@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from backend.object_key import is_attachment_name
+
 MOUNTS: Final = Path("/proc/self/mountinfo")
 VOLATILE: Final = frozenset({"tmpfs", "ramfs", "overlay", "aufs", "devtmpfs"})  # gone with the machine or the container
 
@@ -49,6 +51,20 @@ def check_storage_directory(folder: Path) -> list[str]:
     else:
         reason = unusable(folder)
     return [f"StorageDirectory: {reason}"] if reason else []
+
+
+def check_structure(spool: Path, *, legacy: bool) -> list[str]:
+    """What keeps Isen from starting with this StorageStructure, as sentences.
+
+    An attachment that was stored with the other one and is owed to S3 would get a key that neither of them looks for.
+    """
+    try:
+        pending = os.listdir(spool / "pending")
+    except OSError:
+        return []  # a new spool, or `check_folders` tells
+    count = sum(is_attachment_name(name) and ("." in name) == legacy for name in pending)
+    reason = "were stored with the other structure and are not in S3 yet; set it back: it is fixed once objects exist"
+    return [f"Isen.Storage.StorageStructure: {count} attachments in {spool} {reason}"] if count else []
 
 
 def advise_folders(spool: Path, cache: Path) -> list[str]:

@@ -8,9 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backend.cli.outcome import Outcome, failed, passed, warning
-from backend.folders import advise_folders, check_folders, check_storage_directory, file_system, nearest
+from backend.folders import (
+    advise_folders,
+    check_folders,
+    check_storage_directory,
+    check_structure,
+    file_system,
+    nearest,
+)
 from config.folder_format import UnusableFormat, formats
-from config.settings import MEGABYTE, Settings, StorageSettings
+from config.settings import MEGABYTE, Settings, StorageSettings, StorageStructure
 
 
 def check(settings: Settings) -> Iterator[Outcome]:
@@ -31,6 +38,8 @@ def check(settings: Settings) -> Iterator[Outcome]:
             how = "is writable" if folder.exists() else "can be made"
             yield passed(name, f"{folder} ({file_system(folder)}) {how}")
     yield from _formats(storage)
+    legacy = storage.storage_structure is StorageStructure.LEGACY
+    yield from (failed("Spool folder", problem) for problem in check_structure(storage.spool_directory, legacy=legacy))
     if storage.storage_directory:
         wrong = check_storage_directory(storage.storage_directory)
         name = "Storage folder"

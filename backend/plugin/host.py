@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from backend import messages
-from backend.folders import check_folders, check_storage_directory
+from backend.folders import check_folders, check_storage_directory, check_structure
 from backend.plugin.attachments import Attachments
 from backend.plugin.commitment_routes import CommitmentRoutes
 from backend.plugin.configuration import (
@@ -92,6 +92,7 @@ class Isen:
         spool_directory = Path(storage["SpoolDirectory"])
         cache_directory = Path(storage["CacheDirectory"])
         problems = check_folders(spool_directory, cache_directory, volatile_allowed=storage["AllowVolatileSpool"])
+        problems += check_structure(spool_directory, legacy=storage["StorageStructure"] == "legacy")
         storage_directory = None
         if storage["StorageDirectory"]:
             storage_directory = StorageDirectory(Path(storage["StorageDirectory"]))

@@ -11,7 +11,16 @@ from typing import Any, NoReturn
 import pytest
 
 from backend import folders
-from backend.folders import VOLATILE, advise_folders, check_folders, file_system, keeps_attributes, nearest
+from backend.folders import (
+    VOLATILE,
+    advise_folders,
+    check_folders,
+    check_structure,
+    file_system,
+    keeps_attributes,
+    nearest,
+)
+from tests.fakes.transfer_child import name_of
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the one tmpfs of every Linux
 
@@ -142,3 +151,14 @@ def test_a_file_system_without_extended_attributes_is_worth_advice(
     monkeypatch.setattr(os, "setxattr", failing(errno.ENOTSUP))
     assert not keeps_attributes(tmp_path)
     assert any("extended attributes" in line for line in advise_folders(tmp_path, tmp_path))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_what_was_stored_with_the_other_structure_has_to_be_uploaded_first(tmp_path: Path, legacy: bool) -> None:
+    assert check_structure(tmp_path, legacy=legacy) == []
+    (tmp_path / "pending").mkdir()
+    for name in (name_of(1, "" if legacy else ".dcm"), "stray.file", "stray"):
+        (tmp_path / "pending" / name).touch()
+    assert check_structure(tmp_path, legacy=legacy) == []
+    (problem,) = check_structure(tmp_path, legacy=not legacy)
+    assert problem.startswith(f"Isen.Storage.StorageStructure: 1 attachments in {tmp_path}")
