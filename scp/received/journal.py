@@ -178,10 +178,13 @@ class Journal:
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            digest = sha256()
+            digest, length = sha256(), 0
             for block in content:
                 digest.update(block)
+                length += len(block)
                 write_all(descriptor, block)
+            if length != size:
+                raise OSError(f"the instance has a length of {length} bytes, not of {size}")
             with contextlib.suppress(OSError):  # a file system without extended attributes
                 os.setxattr(descriptor, DIGEST_ATTRIBUTE, digest.digest())
                 os.setxattr(descriptor, _ORIGIN, json.dumps(dict(origin)).encode())

@@ -71,7 +71,7 @@ class DataSetBuffer:
         try:
             if isinstance(self._target, io.BytesIO) and not self._fits(len(fragment)):
                 self._move_to_file(self._target)
-            self._target.write(fragment)
+            _write_all(self._target, fragment)
         except OSError:
             self._drop("no room for the data set")
 
@@ -100,7 +100,7 @@ class DataSetBuffer:
     def _move_to_file(self, memory: io.BytesIO) -> None:
         file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115 -- closed by `close`
         self._target = file
-        file.write(memory.getbuffer())
+        _write_all(file, memory.getbuffer())
         memory.close()
         self._budget.give_back(self._taken)
         self._taken = 0
@@ -108,3 +108,9 @@ class DataSetBuffer:
     def _drop(self, reason: str) -> None:
         self.close()
         self.refusal = Refusal(OUT_OF_RESOURCES, reason)
+
+
+def _write_all(target: IO[bytes], content: memoryview) -> None:
+    """Write every byte, or raise OSError; write(2) takes fewer than it was given when a disk is about to be full."""
+    while content:
+        content = content[target.write(content) :]

@@ -79,6 +79,12 @@ def test_a_disk_that_fails_leaves_nothing_behind(
     accept(journal, b"x" * 1000)  # its room was given back
 
 
+def test_an_instance_of_another_length_than_was_said_is_not_accepted(journal: Journal, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="length"):
+        journal.accept(UID, [b"cont", b"ent"], 8, ORIGIN, 0)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_a_second_instance_of_the_same_uid_has_to_wait_for_the_first(journal: Journal, tmp_path: Path) -> None:
     first = accept(journal, b"first")
     other = Journal(tmp_path, 1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import struct
 from pathlib import Path
 
@@ -90,6 +91,21 @@ def test_more_than_the_maximum_ends_the_association(tmp_path: Path) -> None:
 def test_no_room_on_disk_is_a_refusal(tmp_path: Path) -> None:
     target = buffer(tmp_path / "missing", MemoryBudget(10_000))
     fill(target, 500)
+    assert target.refusal
+    assert target.refusal.status == OUT_OF_RESOURCES
+
+
+def test_a_fragment_that_the_disk_takes_in_part_is_a_refusal_whatever_follows(tmp_path: Path) -> None:
+    """write(2) takes what there is room for and says so; the error would come with the next write, if room did not."""
+    target = buffer(tmp_path, MemoryBudget(0))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        fill(target, 120)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    fill(target, 60)
+    assert target.length == 180
     assert target.refusal
     assert target.refusal.status == OUT_OF_RESOURCES
 
