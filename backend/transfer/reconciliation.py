@@ -205,7 +205,9 @@ class Reconciliation:
                 with as_dicom_file(file, self._spool) as dicom:
                     instance = orthanc_id_of(dicom)  # patients may share a SOPInstanceUID
                     known = [attachment for attachment in known if attachment.resource == instance]
-                    if not known and not self._was_removed_since(uid):
+                    if not known and self._was_removed_since(uid):
+                        self._leave(name, "an instance of its SOPInstanceUID was deleted since the start")
+                    elif not known:
                         known = self._post(name, uid, dicom)
         except (ObjectMissing, ObjectCorrupted, ValueError) as error:
             self._leave(name, str(error))

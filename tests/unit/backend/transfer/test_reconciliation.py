@@ -167,6 +167,21 @@ def test_what_was_stored_again_and_deleted_since_the_start_stays_deleted(after: 
     assert after.tombstones() == [name_of(9)]
 
 
+def test_an_image_is_not_forgotten_because_that_of_another_patient_was_deleted_since_the_start(
+    after: Aftermath,
+) -> None:
+    """Only the SOPInstanceUID of what was deleted is known: it may have been another instance of it."""
+    _, corrected = image(patient_id="MADE-UP-2")
+    after.index.add(INSTANCE, name_of(8))
+    after.store(NAME, corrected)
+    made = after.make(NAME)
+    after.store(name_of(9), IMAGE)
+    after.parts.spool.bury(name_of(9))
+    made.work()
+    assert after.index.posted == []
+    assert made.report()["Undecided"] == 1
+
+
 def test_a_removal_of_something_else_since_the_start_does_not_matter(after: Aftermath) -> None:
     after.store(NAME, IMAGE)
     made = after.make(NAME)
