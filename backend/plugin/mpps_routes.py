@@ -1,6 +1,6 @@
 """REST routes of performed procedure steps: the files of `scp.performed_procedure.store`, as they are.
 
-    GET /isen/mpps[?limit=100]   the steps, the last changed first; at most 1000
+    GET /isen/mpps[?limit=100]   the steps, the last changed first; at most 1000, and at most 64 MB of them
     GET /isen/mpps/{uid}         one step by its SOP Instance UID
 
 Nothing is parsed here: the files hold JSON.
@@ -18,6 +18,7 @@ from backend.plugin.commitment_routes import send_status
 
 _DEFAULT: Final = 100
 _MAXIMUM: Final = 1000
+_MAXIMUM_BYTES: Final = 64 * 1024 * 1024  # of an answer: modalities decide how much a step holds, up to some MB
 
 
 class MppsRoutes:
@@ -45,10 +46,17 @@ class MppsRoutes:
             output.SendMethodNotAllowed("GET")
             return
         limit = request.get("get", {}).get("limit", str(_DEFAULT))
-        if not limit.isdecimal() or not 1 <= int(limit) <= _MAXIMUM:
+        if not limit.isdecimal() or len(limit) > len(str(_MAXIMUM)) or not 1 <= int(limit) <= _MAXIMUM:
             send_status(output, 400)
             return
-        documents = [document for name in self._newest(int(limit)) if (document := self._read(name))]
+        documents, room = [], _MAXIMUM_BYTES
+        for name in self._newest(int(limit)):
+            document = self._read(name) or b""
+            room -= len(document)
+            if room < 0:
+                break
+            if document:
+                documents.append(document)
         output.AnswerBuffer(b"[" + b",\n".join(documents) + b"]\n", "application/json")
 
     def get(self, output: Any, _uri: str, **request: Any) -> None:
