@@ -61,7 +61,7 @@ class AssociateRequest:
     protocol_version: int
     called_ae_title: str
     calling_ae_title: str
-    reserved: bytes  # called and calling AE title as received, to be sent back (PS3.8 Table 9-17)
+    reserved: bytes  # AE titles and what follows them as received, to be sent back (PS3.8 Table 9-17)
     application_context: str = ""
     contexts: list[ContextProposal] = field(default_factory=list)
     maximum_length: int = 0  # of the PDV lists the peer receives; 0 = none
@@ -116,7 +116,7 @@ def encode_associate_accept(
         syntax = item(TRANSFER, result.transfer_syntax.encode())
         encoded.append(item(CONTEXT_AC, bytes((result.context_id, 0, result.result, 0)) + syntax))
     encoded.append(item(USER_INFORMATION, user))
-    body = struct.pack(">Hxx32s32x", 1, request.reserved) + b"".join(encoded)
+    body = struct.pack(">Hxx64s", 1, request.reserved) + b"".join(encoded)
     return HEADER.pack(A_ASSOCIATE_AC, len(body)) + body
 
 
@@ -124,7 +124,7 @@ def _decode(body: bytes, maximum_user_items: int) -> AssociateRequest:
     if len(body) < FIXED_LENGTH:
         raise invalid("a_associate_rq")
     version, called, calling = struct.unpack_from(">Hxx16s16s", body)
-    request = AssociateRequest(version, _ae_title(called), _ae_title(calling), called + calling)
+    request = AssociateRequest(version, _ae_title(called), _ae_title(calling), body[4:FIXED_LENGTH])
     for kind, value in items(body[FIXED_LENGTH:]):
         if kind == CONTEXT_RQ:
             if len(request.contexts) == MAXIMUM_CONTEXTS:

@@ -111,6 +111,14 @@ def test_ae_titles(sent: bytes, read: str) -> None:
     assert decode_associate_request(bytes(body), 16).calling_ae_title == read
 
 
+def test_ps38_table_9_17_reserved_bytes_are_sent_back_as_they_came() -> None:
+    sent = bytearray(peer_request())
+    sent[42:74] = b"thirty-two bytes that mean none!"
+    request = decode_associate_request(bytes(sent[6:]), 16)
+    answer = encode_associate_accept(request, [], maximum_length=0, roles={}, extended={}, identity_response=None)
+    assert answer[10:74] == sent[10:74]
+
+
 def test_pynetdicom_reads_our_acceptance() -> None:
     request = decode_associate_request(peer_request()[6:], 16)
     encoded = encode_associate_accept(
