@@ -20,12 +20,14 @@ from scp.statuses import (
     MISSING_ATTRIBUTE,
     MISSING_ATTRIBUTE_VALUE,
     PROCESSING_FAILURE,
+    RESOURCE_LIMITATION,
     Refusal,
 )
 
 IN_PROGRESS: Final = "IN PROGRESS"
 FINAL: Final = ("COMPLETED", "DISCONTINUED")
 UTF_8: Final = "ISO_IR 192"
+MAXIMUM_SCHEDULED: Final = 100  # scheduled steps of a performed one; the worklist is told of each, one after the other
 
 _CREATED: Final = (  # type 1 of N-CREATE
     "PerformedProcedureStepID",
@@ -68,14 +70,17 @@ def created(attributes: Dataset) -> Dataset:
     """The step that N-CREATE makes, in UTF-8.
 
     Raises:
-        Refusal: 0106, 0120 or 0121 (PS3.7 10.1.5.1.6), the comment names the attribute.
+        Refusal: 0106, 0120, 0121 or 0213 (PS3.7 10.1.5.1.6), the comment names the attribute.
     """
     step = in_utf_8(attributes)
     for keyword in _CREATED:
         _require(step, keyword)
     if step.PerformedProcedureStepStatus != IN_PROGRESS:
         raise Refusal(INVALID_ATTRIBUTE_VALUE, "PerformedProcedureStepStatus is not IN PROGRESS")
-    for scheduled in _items(step, "ScheduledStepAttributesSequence"):
+    items = _items(step, "ScheduledStepAttributesSequence")
+    if len(items) > MAXIMUM_SCHEDULED:
+        raise Refusal(RESOURCE_LIMITATION, f"more than {MAXIMUM_SCHEDULED} items in ScheduledStepAttributesSequence")
+    for scheduled in items:
         _require(scheduled, "StudyInstanceUID")
     return step
 

@@ -27,6 +27,7 @@ from scp.durable_folder import DurableFolder, file_name
 from scp.performed_procedure.forwarding import Forwarding
 from scp.statuses import DUPLICATE_SOP_INSTANCE, RESOURCE_LIMITATION, Refusal
 
+MAXIMUM_LENGTH: Final = 32 * 1024 * 1024  # bytes of a step with what is still to be forwarded; N-SETs add to it
 _STEPS: Final = "steps"
 _OUTGOING: Final = "outgoing"
 _REFUSED: Final = "refused"
@@ -81,11 +82,12 @@ class PerformedProcedureSteps:
         """Keep a new step; on stable storage when this returns. Call it while `changing`.
 
         Raises:
-            Refusal: 0111, there is one of this SOP Instance UID; 0213, the disk is full.
+            Refusal: 0111, there is one of this SOP Instance UID; 0213, the disk is full, or the step too large.
         """
         try:
+            content = _encoded(step)
             self._mark(step)
-            self._folder.add(_STEPS, file_name(step.sop_instance_uid), step.encode())
+            self._folder.add(_STEPS, file_name(step.sop_instance_uid), content)
         except FileExistsError:
             raise Refusal(DUPLICATE_SOP_INSTANCE, "the SOP instance exists") from None
         except OSError as error:
@@ -145,11 +147,12 @@ class PerformedProcedureSteps:
         """Keep a changed step; on stable storage when this returns. Call it while `changing`.
 
         Raises:
-            Refusal: 0213, the disk is full; the step is as it was.
+            Refusal: 0213, the disk is full, or the step too large; it is as it was.
         """
         try:
+            content = _encoded(step)
             self._mark(step)
-            self._folder.put(_STEPS, file_name(step.sop_instance_uid), step.encode())
+            self._folder.put(_STEPS, file_name(step.sop_instance_uid), content)
         except OSError as error:
             raise Refusal(RESOURCE_LIMITATION, "the step cannot be kept") from error
 
@@ -165,6 +168,13 @@ class PerformedProcedureSteps:
         """Note that something is to be forwarded before the step says so: a note too many does no harm."""
         if step.forwarding is not None and step.forwarding.pending:
             self._folder.put(_OUTGOING, file_name(step.sop_instance_uid), b"")
+
+
+def _encoded(step: StoredStep) -> bytes:
+    content = step.encode()
+    if len(content) > MAXIMUM_LENGTH:
+        raise Refusal(RESOURCE_LIMITATION, "the step has grown too large")
+    return content
 
 
 def now() -> str:

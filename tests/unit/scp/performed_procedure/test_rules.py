@@ -16,6 +16,7 @@ from scp.statuses import (
     MISSING_ATTRIBUTE,
     MISSING_ATTRIBUTE_VALUE,
     PROCESSING_FAILURE,
+    RESOURCE_LIMITATION,
     Refusal,
 )
 from scp.upper_layer.identifier import decode_identifier, encode_identifier
@@ -143,6 +144,18 @@ def test_an_unknown_status_is_refused() -> None:
     with pytest.raises(Refusal) as refused:
         updated(created(received(creation())), received(changes(PerformedProcedureStepStatus="DONE")))
     assert status_of(refused) == INVALID_ATTRIBUTE_VALUE
+
+
+def test_the_number_of_scheduled_steps_is_bounded() -> None:
+    """The worklist is told of each while all other modalities wait."""
+    attributes = creation()
+    (scheduled,) = attributes.ScheduledStepAttributesSequence
+    attributes.ScheduledStepAttributesSequence = [scheduled] * 100
+    created(attributes)
+    attributes.ScheduledStepAttributesSequence = [scheduled] * 101
+    with pytest.raises(Refusal) as refused:
+        created(attributes)
+    assert status_of(refused) == RESOURCE_LIMITATION
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from scp.performed_procedure import store
 from scp.performed_procedure.rules import created, updated
 from scp.performed_procedure.store import PerformedProcedureSteps, StoredStep, now
 from scp.performed_procedure.worklist_link import WorklistLink
@@ -61,6 +62,21 @@ def test_a_full_disk_leaves_it_as_it_was(steps: PerformedProcedureSteps, monkeyp
         assert refused.value.status == RESOURCE_LIMITATION
     assert steps.get("1.2.3") == STEP
     assert steps.get("1.2.4") is None
+
+
+def test_a_step_that_grows_too_large_stays_as_it_was(
+    steps: PerformedProcedureSteps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each N-SET may add attributes, and a message to be forwarded: without a bound they would fill the memory."""
+    steps.create(STEP)
+    monkeypatch.setattr(store, "MAXIMUM_LENGTH", len(STEP.encode()))
+    steps.replace(STEP)
+    larger = replace(STEP, calling_ae_title=STEP.calling_ae_title + "X")
+    for action in (steps.replace, steps.create):
+        with pytest.raises(Refusal, match="too large") as refused:
+            action(larger)
+        assert refused.value.status == RESOURCE_LIMITATION
+    assert steps.get("1.2.3") == STEP
 
 
 def test_old_steps_are_forgotten(steps: PerformedProcedureSteps, tmp_path: Path) -> None:
