@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
-from config.settings import DicomSettings, Modality
+from config.settings import DicomSettings, Modality, TlsSettings
 from scp.retrieve.read_ahead import EncodedInstance
 from scp.retrieve.sub_operations import SubOperationFailed
 from scp.store_association import (
@@ -31,21 +31,32 @@ def connector(settings: DicomSettings) -> Connect:
     """How this worker reaches a modality; see `open_association` for what it raises."""
 
     def connect(modality: Modality, contexts: Sequence[ProposedContext]) -> StoreAssociation:
-        if modality.use_dicom_tls and settings.scu_tls is None:  # changed through REST after the start
-            raise AssociationRefused("UseDicomTls is true, but there is no DicomTlsCertificate to show")
         return open_association(
             modality.host,
             modality.port,
             modality.local_ae_title or settings.ae_title,
             modality.ae_title,
             contexts,
-            tls=settings.scu_tls if modality.use_dicom_tls else None,
+            tls=tls_for(modality, settings),
             connect_timeout=modality.timeout or settings.scu_timeout or None,  # 0 = none, as Orthanc has it
             response_timeout=max(LEAST_PATIENCE, modality.timeout or settings.scu_timeout),
             maximum_pdu_length=settings.maximum_pdu_length,
         )
 
     return connect
+
+
+def tls_for(modality: Modality, settings: DicomSettings) -> TlsSettings | None:
+    """How connections to `modality` are encrypted; None: they are not.
+
+    Raises:
+        AssociationRefused: they should be and cannot.
+    """
+    if not modality.use_dicom_tls:
+        return None
+    if settings.scu_tls is None:  # UseDicomTls was changed through REST after the start
+        raise AssociationRefused("UseDicomTls is true, but there is no DicomTlsCertificate to show")
+    return settings.scu_tls
 
 
 class Destination:

@@ -12,6 +12,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from config.settings import DicomSettings, Modality
 from scp.orthanc_client import OrthancError
+from scp.retrieve.destination import tls_for
 from scp.statuses import SUCCESS
 from scp.storage_commitment.data_sets import (
     PUSH_MODEL_INSTANCE,
@@ -79,7 +80,7 @@ class Reporter:
             transaction.called_ae_title,
             modality.ae_title,
             [(STORAGE_COMMITMENT_PUSH_MODEL, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])],
-            tls=self._settings.scu_tls if modality.use_dicom_tls else None,
+            tls=tls_for(modality, self._settings),
             connect_timeout=modality.timeout or self._settings.scu_timeout or None,
             maximum_pdu_length=self._settings.maximum_pdu_length,
             as_scp=True,
