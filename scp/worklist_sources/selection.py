@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from scp.matching import Attribute, Candidate
+from scp.matching.attribute import is_universal
 from scp.matching.temporal import DAY, EVER, Malformed, compile_range
 from scp.worklist_sources.table_k6_1 import SCHEDULED_PROCEDURE_STEP_SEQUENCE, tag_of
 
@@ -49,7 +50,7 @@ class Selection:
             patient_id=_whole(keys, "PatientID"),
             accession_number=_whole(keys, "AccessionNumber"),
             name_parts=tuple(filter(None, _NO_LITERALS.split(fold(name)))),
-            asks_status=bool(_text(step, "ScheduledProcedureStepStatus").strip("*")),
+            asks_status=not is_universal(*step.attributes.get(tag_of("ScheduledProcedureStepStatus"), _EMPTY)),
         )
 
 

@@ -107,9 +107,10 @@ def test_steps_that_are_not_to_be_done_any_more_are_shown_only_to_who_asks(
     put(store, PatientID="DONE", ScheduledProcedureStepStatus=status)
     put(store, PatientID="OPEN")
     assert ids(source.entries()) == ["OPEN"]
-    step = {"ScheduledProcedureStepStatus": status}
-    asked = Selection.of(Candidate.of(keys_of({"ScheduledProcedureStepSequence": step})))
-    assert ids(source.entries(asked)) == ["DONE", "OPEN"]
+    for key, expected in ((status, ["DONE", "OPEN"]), ([status, "READY"], ["DONE", "OPEN"]), ("*", ["OPEN"])):
+        step = {"ScheduledProcedureStepStatus": key}
+        asked = Selection.of(Candidate.of(keys_of({"ScheduledProcedureStepSequence": step})))
+        assert ids(source.entries(asked)) == expected
 
 
 def test_no_answer_is_given_while_the_list_cannot_be_read(tmp_path: Path) -> None:
