@@ -39,8 +39,6 @@ def decode_identifier(
         content = _inflate(content, limits.maximum_inflated_length)
     implicit, little = transfer_syntax.is_implicit_VR, transfer_syntax.is_little_endian
     try:
-        if content.count(_ITEM[little]) * _LEAST_OF_ITEM > maximum_elements:  # wherever they hide
-            raise TooManyElements
         check_nesting(
             content,
             implicit=implicit,
@@ -48,6 +46,8 @@ def decode_identifier(
             maximum=limits.maximum_sequence_depth,
             maximum_elements=maximum_elements,
         )
+        if content.count(_ITEM[little]) * _LEAST_OF_ITEM > maximum_elements:  # wherever they hide
+            raise TooManyElements
         dataset = read_dataset(io.BytesIO(content), implicit, little)
         _parse_sequences(dataset, maximum_elements)
     except TooManyElements:
