@@ -101,7 +101,9 @@ class OrthancIndex:
         Raises:
             OrthancUnavailable: it cannot be asked.
         """
-        found = self._rest.post("/tools/lookup", uid.encode()) or []
+        found = self._rest.post("/tools/lookup", uid.encode())
+        if not isinstance(found, list):  # Orthanc's own answer is one, if an empty one; None is a 404
+            raise OrthancUnavailable("POST /tools/lookup: unexpected answer; is this Orthanc?")
         instances = [str(entry["ID"]) for entry in found if entry.get("Type") == "Instance"]
         return [attachment for instance in instances for attachment in self.of_resource("instances", instance)]
 

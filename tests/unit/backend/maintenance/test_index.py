@@ -112,3 +112,14 @@ def test_an_index_of_which_nothing_is_said_is_not_taken_for_its_own(system: obje
     rest.system = system
     with pytest.raises(OrthancUnavailable, match="which index"):
         index_of(rest).is_builtin()
+
+
+@pytest.mark.parametrize("answer", [None, {}, "none"])
+def test_an_instance_is_unknown_only_if_orthanc_says_so(monkeypatch: pytest.MonkeyPatch, answer: object) -> None:
+    """What is not in the index may be deleted: that a proxy or another program has no such page does not tell."""
+    rest = FakeRest()
+    monkeypatch.setattr(rest, "post", lambda _path, _body: answer)
+    with pytest.raises(OrthancUnavailable, match="lookup"):
+        index_of(rest).with_sop_instance("1.2.3")
+    monkeypatch.setattr(rest, "post", lambda _path, _body: [])
+    assert index_of(rest).with_sop_instance("1.2.3") == []
