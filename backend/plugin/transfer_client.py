@@ -16,6 +16,7 @@ from typing import Any, Final
 from backend import messages
 
 _WAKE: Final = b'{"Operation":"wake"}'
+_PAUSE: Final = 0.05  # seconds between two tries to reach the transfer process
 _WAKE_INTERVAL: Final = 0.02  # seconds; shorter than the pause between two looks of `transfer.spool_watch`
 
 
@@ -131,9 +132,11 @@ class TransferClient:
                 raise TransferError("timeout", f"no answer of the transfer process within {timeout:g} s") from None
             except OSError as error:
                 # it ended or was killed; its successor takes the same socket, and every request may be repeated
-                fresh = True
                 if time.monotonic() > deadline:
                     raise TransferError("local", f"the transfer process does not answer: {error}") from None
+                if fresh:  # not the end of a connection that was kept: too many open files, most likely
+                    time.sleep(_PAUSE)
+                fresh = True
                 continue
             if reply.get("Result") == "ok":
                 return reply, descriptors

@@ -186,6 +186,23 @@ def test_a_transfer_process_that_dies_while_it_answers_is_asked_again(
     assert len(transfer.requests) == 3
 
 
+def test_a_transfer_process_that_cannot_be_reached_is_not_asked_all_the_time(
+    attachments: Attachments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With too many open files each try fails at once, and each holds the GIL."""
+    tries: list[Path] = []
+
+    def connect(path: Path) -> None:
+        tries.append(path)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("backend.messages.connect", connect)
+    monkeypatch.setattr("backend.plugin.attachments.FETCH_TIMEOUT", 0.5)
+    with pytest.raises(TransferError, match="does not answer"):
+        attachments.read(NAME)
+    assert 2 <= len(tries) <= 30
+
+
 def test_remove_buries_and_wakes(attachments: Attachments, spool: Spool, transfer: Transfer) -> None:
     attachments.remove(NAME)
     assert (spool.directory / "tombstones" / NAME).exists()
