@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import json
 import math
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -150,8 +151,14 @@ class Isen:
         for pattern in worklists.patterns():
             self._host.RegisterRestCallback(pattern, _kept(worklists.answer))
         self._host.RegisterOnChangeCallback(_kept(self._on_change))
+        atexit.register(self._close_descriptors)  # after the next: the last one registered comes first
         atexit.register(self._supervisor.close, _TRANSFER_PATIENCE)
         self._supervisor.watch()
+
+    def _close_descriptors(self) -> None:
+        """Let go of the spool and the sockets: `POST /tools/reset` starts Orthanc and us anew in this very process."""
+        for descriptor in {number for child in self._supervisor.children for number in child.spec.descriptors}:
+            os.close(descriptor)
 
     def _register_storage_area(self, attachments: Attachments) -> None:
         storage = self._settings["Storage"]

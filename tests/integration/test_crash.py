@@ -149,3 +149,15 @@ def test_removals_made_while_s3_is_away_are_caught_up_after_a_restart(make_node:
     node.gate.open()
     node.start()
     wait_until(lambda: node.keys() == [], 30, "the bucket is empty")
+
+
+def test_orthanc_may_be_reset_within_its_process(make_node: NodeMaker, thumbnails: list[Path]) -> None:
+    """The new start finds spool and DICOM port free, although the process that held them has not ended."""
+    node = make_node().start()
+    node.peer.send(thumbnails[0])
+    node.orthanc.post("/tools/reset", b"")
+    log = node.folder / "orthanc.log"
+    wait_until(lambda: log.read_text().count("Orthanc has started") == 2, LATE, "it has started again")
+    node.peer.send(thumbnails[1])
+    node.wait_until_uploaded()
+    assert node.images_in_bucket().keys() == uids(thumbnails[:2])
