@@ -1,8 +1,8 @@
 """While Orthanc parses an instance, a copy of it is made durable here, for the plugin to take over: `config.arrival`.
 
 Syncing a file takes about as long as parsing it, so a lone sender waits for one of the two instead of both. It costs
-some CPU, so it is left when several senders keep this worker busy, and where nothing is taken over: with compressed or
-transcoded storage, or when it is not the spool that makes instances durable.
+some CPU, so it is left while stores overlap, in this worker or with those of others, and where nothing is taken over:
+with compressed or transcoded storage, or when it is not the spool that makes instances durable.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Body = Callable[[], Iterator[bytes]]
 _LONGEST: Final = 4 * 1024 * 1024  # bytes of an instance that is copied: the spool's limit does not count it
 _LONGEST_HEAD: Final = 64 * 1024  # bytes
 _PIXEL_DATA: Final = b"\xe0\x7f\x10\x00"  # the tag in little endian
-_CROWDED: Final = 0.25  # seconds after two senders took turns
+_CROWDED: Final = 0.25  # seconds after two stores overlapped
 _TRIES: Final = 8  # copies in a row that nobody took
 _PAUSE: Final = 60.0  # seconds until it is tried again
 
@@ -38,48 +38,73 @@ class Arrivals:
         """`spool` is the SpoolDirectory, in which the plugin makes the folder. What dead workers left there goes."""
         self._folder = f"{spool}/{ARRIVING}/"
         self._lock = threading.Lock()
-        self._sender: object = None  # of the last instance
+        self._under_way = 0  # stores of this worker
         self._not_before = 0.0  # monotonic time
         self._in_vain = 0
+        self._directory = -1  # its flock(2) is shared by the workers that have a store under way
         with contextlib.suppress(OSError):  # the spool will tell of a disk that fails
             sweep_arrivals(str(spool))
+            self._directory = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     @contextlib.contextmanager
-    def copied(self, body: Body, length: int, sender: object) -> Iterator[Body]:
+    def copied(self, body: Body, length: int) -> Iterator[Body]:
         """The body of `length` bytes to post instead of `body`: once its last byte is sent, it is copied as well.
 
         The copy is there until it is taken, or the block is left. It fails without a word: it is not needed.
-        `sender` is one object for all that comes on an association.
         """
-        if length > _LONGEST or not self._is_worth_it(sender):
-            yield body
-            return
-        names: list[str] = []
-        blocks: list[bytes] = []
-
-        def sent_and_kept() -> Iterator[bytes]:
-            is_first = not blocks  # otherwise the request is being repeated
-            for block in body():
-                if is_first:
-                    blocks.append(block)
-                yield block
-            if is_first:
-                self._keep(blocks, length, names)
-
+        is_worth_it = self._begin()
         try:
-            yield sent_and_kept
-        finally:
-            left = [name for name in names if self._was_left(name)]
-            if blocks:
-                self._learn(is_taken=bool(names) and names[0] not in left)
+            if length > _LONGEST or not is_worth_it:
+                yield body
+                return
+            names: list[str] = []
+            blocks: list[bytes] = []
 
-    def _is_worth_it(self, sender: object) -> bool:
+            def sent_and_kept() -> Iterator[bytes]:
+                is_first = not blocks  # otherwise the request is being repeated
+                for block in body():
+                    if is_first:
+                        blocks.append(block)
+                    yield block
+                if is_first:
+                    self._keep(blocks, length, names)
+
+            try:
+                yield sent_and_kept
+            finally:
+                left = [name for name in names if self._was_left(name)]
+                if blocks:
+                    self._learn(is_taken=bool(names) and names[0] not in left)
+        finally:
+            self._end()
+
+    def _begin(self) -> bool:
+        """A store begins; whether a copy is worth it."""
         with self._lock:
+            self._under_way += 1
             now = time.monotonic()
-            if sender is not self._sender:
-                self._sender = sender
+            if self._under_way > 1 or not self._locked():
                 self._not_before = max(self._not_before, now + _CROWDED)
             return now >= self._not_before
+
+    def _locked(self) -> bool:
+        """Take our share of the lock; False: another worker has one."""
+        is_alone = True
+        for operation in (fcntl.LOCK_EX, fcntl.LOCK_SH):  # who asks for all of it, gets it, and gives it back, is alone
+            try:
+                fcntl.flock(self._directory, operation | fcntl.LOCK_NB)
+            except BlockingIOError:
+                is_alone = False
+            except (OSError, ValueError):  # there is no folder, or it is on NFS: nobody knows of the others
+                break
+        return is_alone
+
+    def _end(self) -> None:
+        with self._lock:
+            self._under_way -= 1
+            if not self._under_way:
+                with contextlib.suppress(OSError, ValueError):
+                    fcntl.flock(self._directory, fcntl.LOCK_UN)
 
     def _learn(self, *, is_taken: bool) -> None:
         with self._lock:

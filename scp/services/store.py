@@ -92,7 +92,7 @@ class StoreService:
         if self.received and self._keep(self.received, request, body, length):
             return
         try:
-            with self.arrivals.copied(body, length, request.peer) if self.arrivals else nullcontext(body) as posted:
+            with self.arrivals.copied(body, length) if self.arrivals else nullcontext(body) as posted:
                 stored = self.client.post_instance(posted, length)
         except OrthancRefused as error:
             if error.error_code in (BAD_FILE_FORMAT, INEXISTENT_TAG):

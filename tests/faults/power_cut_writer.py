@@ -119,7 +119,7 @@ class Writer:
         content = content_of(name)
         with ExitStack() as stack:
             if len(content) % 2:  # a DICOM worker makes a copy while Orthanc parses, which is taken over
-                body = stack.enter_context(self._arrivals.copied(lambda: iter((content,)), len(content), None))
+                body = stack.enter_context(self._arrivals.copied(lambda: iter((content,)), len(content)))
                 b"".join(body())
             was_taken = self._spool.accept(name, content)
         self._events.tell("accepted", name)

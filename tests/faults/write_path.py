@@ -117,7 +117,7 @@ class WritePath:
     def take_over(self, uuid: str, size: int) -> int:
         """Create what a DICOM worker copies meanwhile."""
         content = content_of(uuid, size)
-        with self.arrivals.copied(lambda: iter((content,)), size, None) as body:
+        with self.arrivals.copied(lambda: iter((content,)), size) as body:
             b"".join(body())
             return self.create(uuid, size)
 

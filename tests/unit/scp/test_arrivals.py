@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,10 +36,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def arrivals(tmp_path: Path, clock: Clock) -> Arrivals:
     (tmp_path / ARRIVING).mkdir()
-    arrivals = Arrivals(tmp_path)
-    assert copies(arrivals, tmp_path) == []  # a new sender
-    clock.now += 1
-    return arrivals
+    return Arrivals(tmp_path)
 
 
 def blocks() -> Iterator[bytes]:
@@ -45,12 +44,9 @@ def blocks() -> Iterator[bytes]:
     yield b"data set"
 
 
-ONE, OTHER = object(), object()  # senders
-
-
-def copies(arrivals: Arrivals, spool: Path, sender: object = ONE, *, take: bool = True) -> list[str]:
+def copies(arrivals: Arrivals, spool: Path, *, take: bool = True) -> list[str]:
     """Post a file; the copies there are while Orthanc has it, which takes them or not."""
-    with arrivals.copied(blocks, 14, sender) as body:
+    with arrivals.copied(blocks, 14) as body:
         assert b"".join(body()) == b"headerdata set"
         found = os.listdir(spool / ARRIVING)
         for name in found if take else ():
@@ -65,7 +61,7 @@ def test_what_nobody_takes_is_gone_when_orthanc_has_answered(arrivals: Arrivals,
 
 def test_what_is_left_goes_when_orthanc_cannot_be_reached(arrivals: Arrivals, tmp_path: Path) -> None:
     def post() -> None:
-        with arrivals.copied(blocks, 14, ONE) as body:
+        with arrivals.copied(blocks, 14) as body:
             list(body())
             raise ConnectionError
 
@@ -76,13 +72,13 @@ def test_what_is_left_goes_when_orthanc_cannot_be_reached(arrivals: Arrivals, tm
 
 def test_nothing_is_copied_if_orthanc_is_not_even_connected(arrivals: Arrivals, tmp_path: Path) -> None:
     for _ in range(50):
-        with arrivals.copied(blocks, 14, ONE):
+        with arrivals.copied(blocks, 14):
             pass
     assert len(copies(arrivals, tmp_path)) == 1, "nor learned from"
 
 
 def test_a_repeated_request_is_copied_once(arrivals: Arrivals, tmp_path: Path) -> None:
-    with arrivals.copied(blocks, 14, ONE) as body:
+    with arrivals.copied(blocks, 14) as body:
         list(body())
         (name,) = os.listdir(tmp_path / ARRIVING)
         (tmp_path / ARRIVING / name).unlink()
@@ -95,18 +91,53 @@ def test_a_long_instance_is_not_copied(arrivals: Arrivals, tmp_path: Path, monke
     assert copies(arrivals, tmp_path) == []
 
 
-def test_two_senders_at_once_are_not_copied_until_one_has_paused(
-    arrivals: Arrivals, tmp_path: Path, clock: Clock
+@pytest.fixture(params=["of one worker", "of two"])
+def other(request: pytest.FixtureRequest, arrivals: Arrivals, tmp_path: Path) -> Arrivals:
+    """Through which another store goes."""
+    return Arrivals(tmp_path) if request.param == "of two" else arrivals
+
+
+def test_stores_that_overlap_are_not_copied_nor_what_follows_them_soon(
+    arrivals: Arrivals, other: Arrivals, tmp_path: Path, clock: Clock
 ) -> None:
     assert len(copies(arrivals, tmp_path)) == 1
-    assert copies(arrivals, tmp_path, OTHER) == []
+    with other.copied(blocks, 14):
+        assert copies(arrivals, tmp_path) == []
+        clock.now += 100
+        assert copies(arrivals, tmp_path) == []
+    clock.now += 0.2
     assert copies(arrivals, tmp_path) == []
-    clock.now += 0.2
-    assert copies(arrivals, tmp_path, OTHER) == []
-    clock.now += 0.2
-    assert copies(arrivals, tmp_path) == [], "the other one sent a moment ago"
-    clock.now += 0.3
+    clock.now += 0.1
     assert len(copies(arrivals, tmp_path)) == 1
+
+
+def test_stores_that_take_turns_are_copied_whoever_sends_them(
+    arrivals: Arrivals, other: Arrivals, tmp_path: Path
+) -> None:
+    assert [len(copies(one, tmp_path)) for one in (arrivals, other, arrivals, other)] == [1, 1, 1, 1]
+
+
+def test_a_store_that_fails_is_over(arrivals: Arrivals, other: Arrivals, tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError), other.copied(blocks, 14):
+        raise ConnectionError
+    assert len(copies(arrivals, tmp_path)) == 1
+
+
+def test_where_folders_cannot_be_locked_workers_do_not_know_of_each_other(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ARRIVING).mkdir()
+    arrivals, other = Arrivals(tmp_path), Arrivals(tmp_path)
+    lock = fcntl.flock
+
+    def nfs(descriptor: int, operation: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, "not open for writing")
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", nfs)
+    with other.copied(blocks, 14):
+        assert len(copies(arrivals, tmp_path)) == 1
 
 
 def test_where_copies_are_not_taken_it_is_tried_now_and_then_only(
@@ -138,18 +169,18 @@ def test_copies_that_cannot_be_written_are_in_vain(
 
 def test_a_folder_that_is_missing_is_no_trouble(tmp_path: Path, clock: Clock) -> None:
     arrivals = Arrivals(tmp_path)
-    with arrivals.copied(blocks, 14, None) as body:
+    with arrivals.copied(blocks, 14) as body:
         assert b"".join(body()) == b"headerdata set"
     clock.now += 1
-    with arrivals.copied(blocks, 14, None) as body:
+    with arrivals.copied(blocks, 14) as body:
         assert b"".join(body()) == b"headerdata set"
 
 
 def test_another_copy_of_the_same_instance_is_left_alone(arrivals: Arrivals, tmp_path: Path) -> None:
-    with arrivals.copied(blocks, 14, ONE) as body:
+    with arrivals.copied(blocks, 14) as body:
         list(body())
         (name,) = os.listdir(tmp_path / ARRIVING)
-        with arrivals.copied(blocks, 14, ONE) as again:
+        with arrivals.copied(blocks, 14) as again:
             os.rename(tmp_path / ARRIVING / name, tmp_path / ARRIVING / f"{name}.part")
             list(again())
         assert os.listdir(tmp_path / ARRIVING) == [f"{name}.part"]
@@ -164,7 +195,7 @@ def test_a_copy_that_cannot_be_removed_was_not_taken(
 
     tries = 0
     for _ in range(50):
-        with monkeypatch.context() as patch, arrivals.copied(blocks, 14, ONE) as body:
+        with monkeypatch.context() as patch, arrivals.copied(blocks, 14) as body:
             list(body())
             tries += len(os.listdir(tmp_path / ARRIVING))
             patch.setattr(os, "unlink", refuse)
