@@ -144,7 +144,8 @@ def assert_never_served(node: Node, stored: dict[str, Path], deeds: dict[str, st
 def assert_reported(node: Node, deeds: dict[str, str]) -> None:
     """Who reads the log finds each by its name, who watches the metrics sees them count."""
     log = node.orthanc.log.read_text(errors="replace")
-    reported = set(re.findall(r"read_failed name=(\S+) (?:key=\S+ )?error=corrupted", log))  # key: Orthanc since 1.12.8
+    # the key is named where Orthanc keeps custom data
+    reported = set(re.findall(r"read_failed name=(\S+) (?:key=\S+ )?error=corrupted", log))
     assert [name for name in deeds if name not in reported] == []
     wait_until(lambda: corrupted(node) >= len(deeds), 10, "the metric counts them all")
 
