@@ -17,6 +17,7 @@ from backend.object_key import is_attachment_name
 
 MOUNTS: Final = Path("/proc/self/mountinfo")
 VOLATILE: Final = frozenset({"tmpfs", "ramfs", "overlay", "aufs", "devtmpfs"})  # gone with the machine or the container
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def check_folders(spool: Path, cache: Path, *, volatile_allowed: bool) -> list[str]:
@@ -25,8 +26,10 @@ def check_folders(spool: Path, cache: Path, *, volatile_allowed: bool) -> list[s
     With `volatile_allowed` a spool that does not survive a restart is accepted.
     """
     problems = []
+    # S3 takes what is pending, the cache gives up what it holds: once Isen runs
+    will_have_room = any(any(folder.glob("*")) for folder in (spool / "pending", cache / "objects"))
     for option, folder in (("SpoolDirectory", spool), ("CacheDirectory", cache)):
-        reason = unusable(folder)
+        reason = unusable(folder, may_be_full=will_have_room)
         if reason:
             problems.append(f"Isen.Storage.{option}: {reason}")
     kind = file_system(spool)
@@ -83,8 +86,11 @@ def advise_folders(spool: Path, cache: Path) -> list[str]:
     return advice
 
 
-def unusable(folder: Path) -> str | None:
-    """Why files cannot be written into the folder, or why it cannot be made; None if they can."""
+def unusable(folder: Path, *, may_be_full: bool = False) -> str | None:
+    """Why files cannot be written into the folder, or why it cannot be made; None if they can, or will be.
+
+    With `may_be_full` it is no reason that the disk is full.
+    """
     try:
         present = nearest(folder)
         if not present.is_dir():
@@ -98,6 +104,8 @@ def unusable(folder: Path) -> str | None:
             canary.flush()
             os.fsync(canary.fileno())
     except OSError as error:
+        if may_be_full and error.errno in _FULL:
+            return None
         return f"{folder} is not writable {_by_whom()} ({error.strerror}); {_remedy(error.errno)}"
     return None
 
@@ -143,7 +151,7 @@ def _by_whom() -> str:
 
 
 def _remedy(number: int | None) -> str:
-    if number in (errno.ENOSPC, errno.EDQUOT):
+    if number in _FULL:
         return "free some space there"
     if number == errno.EROFS:
         return "it is mounted read-only"

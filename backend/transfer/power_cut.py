@@ -12,6 +12,7 @@ of what is pending all images are looked at, unless they are very many.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -40,7 +41,8 @@ class Recheck:
 def noticed_at_start(spool: Path) -> Recheck | None:
     """What is to be looked at, because of a power cut just now or of one whose repair was interrupted; None: nothing.
 
-    Durable when this returns; lists the folders if there was a power cut.
+    Durable when this returns, unless the disk is full: then the next start lists again. Lists the folders if there was
+    a power cut.
     """
     running, recheck = spool / "running", spool / "recheck.json"
     before = running.read_text() if running.exists() else None
@@ -55,10 +57,18 @@ def noticed_at_start(spool: Path) -> Recheck | None:
     now = _BOOT_ID.read_text()
     if before == now:
         return owed
-    if before is not None:
-        owed = _joined(owed, _young(spool))
-        _write(recheck, json.dumps(asdict(owed)))
-    _write(running, now)
+    try:
+        if before is not None:
+            owed = _joined(owed, _young(spool))
+            _write(recheck, json.dumps(asdict(owed)))
+        _write(running, now)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # only uploads will give the disk room; an empty file needs none, and to the next start it is a power cut
+        log.warning("power_cut_noted_without_details reason=%s", error.strerror)
+        running.touch()
+        _sync(spool)
     return owed
 
 
@@ -110,8 +120,12 @@ def _write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)

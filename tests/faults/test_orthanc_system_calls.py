@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -96,7 +97,16 @@ def test_a_full_disk_refuses_and_heals_when_s3_has_taken_some(
     assert os.listdir(small_disk / "spool" / "incoming") == []
     assert len(node.instances()) == stored
 
+    node.stop()
+    filler = small_disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    assert not shutil.disk_usage(small_disk).free
+    node.start()  # only S3 can empty the disk: a full one must not keep it from that
     node.gate.open()
+    wait_until(lambda: node.spool_status()["UsedBytes"] == 0, 30, "S3 has what was owed")
+    filler.unlink()
     for path in ten:
         wait_until(lambda: node.spool_status()["UsedBytes"] == 0, 30, "the spool has room again")
         assert node.peer.send(path).sent == 1

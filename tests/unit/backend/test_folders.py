@@ -61,6 +61,23 @@ def test_a_folder_nobody_can_write_is_named(cache: Path) -> None:
     assert problem.startswith("Isen.Storage.CacheDirectory: /sys/kernel is not writable by user")
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("there", ["spool/pending/attachment", "cache/objects/at/attachment"])
+def test_a_full_disk_keeps_nobody_from_making_room_on_it(
+    number: int, there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool, cache = tmp_path / "spool", tmp_path / "cache"
+    for folder in (spool / "pending", cache / "objects"):
+        folder.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", failing(number))
+    assert len(check_folders(spool, cache, volatile_allowed=True)) == 2, "nobody will make room"
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).touch()
+    assert check_folders(spool, cache, volatile_allowed=True) == []
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", failing(errno.EROFS))
+    assert len(check_folders(spool, cache, volatile_allowed=True)) == 2
+
+
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,13 @@ def many(monkeypatch: pytest.MonkeyPatch) -> None:
 EXPECTED = Recheck(sorted([YOUNG, UPLOADED]), sorted([BURIED, REMOVED]))
 
 
+def failing(number: int) -> Callable[[int], None]:
+    def fail(_descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
 def another_boot(spool: Path) -> None:
     (spool / "running").write_text("another boot\n")
 
@@ -64,6 +73,37 @@ def test_it_is_asked_for_until_it_is_repaired(spool: Path) -> None:
     assert power_cut.noticed_at_start(spool) == EXPECTED
     power_cut.repaired(spool)
     assert power_cut.noticed_at_start(spool) is None
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_power_cut_is_noticed_though_the_disk_was_full(
+    number: int, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    power_cut.ended_in_order(spool)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing(number))
+        patch.setattr(power_cut, "_sync", lambda _folder: None)
+        assert power_cut.noticed_at_start(spool) is None
+    assert power_cut.noticed_at_start(spool) == EXPECTED, "it cannot be told that there was none"
+
+
+def test_a_power_cut_is_seen_to_though_the_disk_is_full(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    another_boot(spool)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing(errno.ENOSPC))
+        patch.setattr(power_cut, "_sync", lambda _folder: None)
+        assert power_cut.noticed_at_start(spool) == EXPECTED
+    power_cut.repaired(spool)
+    assert power_cut.noticed_at_start(spool) == EXPECTED, "and once more when there is room"
+    power_cut.repaired(spool)
+    assert power_cut.noticed_at_start(spool) is None
+
+
+def test_a_disk_that_fails_keeps_it_from_starting(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    another_boot(spool)
+    monkeypatch.setattr(os, "fsync", failing(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        power_cut.noticed_at_start(spool)
 
 
 def test_a_second_power_cut_adds_to_the_first(spool: Path) -> None:
