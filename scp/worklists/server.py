@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 MAXIMUM_CONNECTIONS: Final = 16  # requests at a time; Orthanc's HTTP threads wait for the others
 MAXIMUM_MESSAGE: Final = 64 * 1024  # bytes, as in backend.messages
 MAXIMUM_BODY: Final = 4 * 1024 * 1024  # bytes
+_ACCEPT_PAUSE: Final = 0.1  # seconds, when accept(2) fails
 PATIENCE: Final = 10.0  # seconds for a request that has been announced by its connection
 
 
@@ -42,7 +44,13 @@ class Server:
         self._listener.setblocking(True)  # noqa: FBT003 - the standard library's signature
         while True:
             self._places.acquire()
-            connection, _ = self._listener.accept()
+            try:
+                connection, _ = self._listener.accept()
+            except OSError as error:  # too many open files, most likely; whoever asks waits in the backlog
+                self._places.release()
+                log.error("accept_failed reason=%s", error.strerror)  # noqa: TRY400 - one line per event
+                time.sleep(_ACCEPT_PAUSE)
+                continue
             threading.Thread(target=self._serve, args=(connection,), name="request", daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
