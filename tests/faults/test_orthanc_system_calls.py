@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from urllib.error import HTTPError
 import pytest
 
 from backend.stack.processes import wait_until
+from config.arrival import ARRIVING
 from tests.faults.injection import Injection, why_no_strace
 from tests.integration.harness import Node, NodeMaker, sop_instance_uid
 
@@ -20,6 +22,17 @@ OUT_OF_RESOURCES = 0xA700  # PS3.4 B.2.3
 NO_STRACE = pytest.mark.skipif(bool(why_no_strace()), reason=f"no failing system calls: {why_no_strace()}")
 # Calls that only Isen makes in Orthanc's process, the index syncs with fdatasync(2)
 FAULTS = ("fsync:error=EIO:when=1+", "rename:error=EIO:when=1+", "fsetxattr:error=ENOSPC:when=1+")
+
+
+@contextlib.contextmanager
+def another_store(node: Node) -> Iterator[None]:
+    """As if another DICOM worker stored something all the while: Orthanc writes, instead of taking copies over."""
+    folder = os.open(node.folder / "spool" / ARRIVING, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(folder)
 
 
 def assert_refused(node: Node, image: Path) -> None:
@@ -52,7 +65,7 @@ def test_a_failing_system_call_is_a_refused_store(
 ) -> None:
     node = make_node().start()
     assert node.peer.send(ten[0]).sent == 1
-    with Injection(node.orthanc.process.pid, tmp_path / "strace", fault) as injection:
+    with another_store(node), Injection(node.orthanc.process.pid, tmp_path / "strace", fault) as injection:
         assert_refused(node, ten[1])
         assert_refused(node, ten[2])
         if fault.startswith("fsync"):  # four in a row
