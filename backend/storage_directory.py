@@ -18,6 +18,7 @@ from typing import Final
 from uuid import uuid4
 
 from backend.atomic_file import write_new
+from config.folder_format import sync_folder
 
 INCOMING: Final = "isen-incoming"
 _ABANDONED_AFTER: Final = 3600.0  # seconds; another Orthanc may share the folder, and be writing
@@ -91,7 +92,7 @@ class StorageDirectory:
         try:
             self._make(folder)
             os.rename(temporary, path)
-            _sync(folder)
+            sync_folder(folder)
         except BaseException:
             for left in (temporary, path):
                 with contextlib.suppress(FileNotFoundError):
@@ -107,7 +108,7 @@ class StorageDirectory:
         path = _path(self._text, name)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-            _sync(os.path.dirname(path))
+            sync_folder(os.path.dirname(path))
 
     def _make(self, folder: str) -> None:
         """Have `ab/cd` on stable storage, whoever made it: Orthanc does not sync its folders.
@@ -121,18 +122,10 @@ class StorageDirectory:
             return
         with self._making:
             os.makedirs(folder, mode=0o755, exist_ok=True)
-            _sync(os.path.dirname(folder))
-            _sync(self._text)
+            sync_folder(os.path.dirname(folder))
+            sync_folder(self._text)
             self._known[number] = 1
 
 
 def _path(directory: str, name: str) -> str:
     return f"{directory}/{name[0:2]}/{name[2:4]}/{name.partition('.')[0]}"
-
-
-def _sync(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from config.folder_format import make_durably
+from config.folder_format import make_durably, sync_folder
 
 # extended attribute of every file in spool and cache: its SHA-256, 32 bytes, taken before they met a disk
 DIGEST_ATTRIBUTE: Final = "user.isen.sha256"
@@ -61,7 +61,7 @@ class DurableFolder:
         """
         with self._written(content) as temporary:
             os.link(temporary, self.directory / place / name)  # unlike rename(2) it never replaces
-        self._sync(place)
+        sync_folder(self.directory / place)
 
     def put(self, place: str, name: str, content: bytes) -> None:
         """Store a file, in place of one of the same name; on stable storage when this returns.
@@ -71,7 +71,7 @@ class DurableFolder:
         """
         with self._written(content) as temporary:
             os.rename(temporary, self.directory / place / name)
-        self._sync(place)
+        sync_folder(self.directory / place)
 
     def read(self, place: str, name: str) -> bytes | None:
         """The content, or None if there is no such file."""
@@ -83,7 +83,7 @@ class DurableFolder:
     def remove(self, place: str, name: str) -> None:
         """Afterwards there is no such file, also after a power cut."""
         (self.directory / place / name).unlink(missing_ok=True)
-        self._sync(place)
+        sync_folder(self.directory / place)
 
     def names(self, place: str) -> list[str]:
         """The names of all files in a place, the oldest first; reads the directory once."""
@@ -116,13 +116,6 @@ class DurableFolder:
             yield temporary
         finally:
             temporary.unlink(missing_ok=True)
-
-    def _sync(self, place: str) -> None:
-        descriptor = os.open(self.directory / place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def _sweep(self) -> None:
         for path in (self.directory / _INCOMING).iterdir():

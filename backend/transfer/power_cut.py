@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from backend.object_key import is_attachment_name
+from config.folder_format import sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def noticed_at_start(spool: Path) -> Recheck | None:
         # only uploads will give the disk room; an empty file needs none, and to the next start it is a power cut
         log.warning("power_cut_noted_without_details reason=%s", error.strerror)
         running.touch()
-        _sync(spool)
+        sync_folder(spool)
     return owed
 
 
@@ -120,12 +121,4 @@ def _write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(path.parent)

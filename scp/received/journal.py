@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from config.folder_format import make_durably
+from config.folder_format import make_durably, sync_folder
 from scp.durable_folder import DIGEST_ATTRIBUTE, file_name, write_all
 
 BLOCK_SIZE: Final = 1024 * 1024  # bytes
@@ -158,7 +158,7 @@ class Journal:
         """Orthanc will never take it: keep it where an operator finds it."""
         with contextlib.suppress(FileExistsError):  # it was tried before
             os.link(self._pending / entry.name, self._refused / f"{entry.name}.{int(entry.accepted * 1e9)}")
-        _sync(self._refused)
+        sync_folder(self._refused)
         self.finish(entry)
 
     def report(self) -> dict[str, Any]:
@@ -260,14 +260,6 @@ class Journal:
                         path.unlink()
                 finally:
                     os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _attribute(descriptor: int, name: str) -> bytes:

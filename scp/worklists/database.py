@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from config.folder_format import sync_folder
+
 FILE: Final = "worklists.sqlite"
 VERSION: Final = 2  # of the schema
 FINISHED: Final = "('COMPLETED', 'DISCONTINUED', 'CANCELED')"  # ScheduledProcedureStepStatus of what is over
@@ -89,7 +91,7 @@ def open_for_writing(directory: Path) -> sqlite3.Connection:
         raise DatabaseUnusable(f"{directory}: {error.strerror}") from error
     except sqlite3.Error as error:
         raise DatabaseUnusable(f"{directory / FILE}: {error}") from error
-    _sync(directory)
+    sync_folder(directory)
     return connection
 
 
@@ -139,11 +141,3 @@ def _check_version(connection: sqlite3.Connection, *, may_be_older: bool = False
         )
     if version < VERSION and not may_be_older:
         raise DatabaseUnusable(f"{FILE} has version {version} of its tables, this Isen knows version {VERSION}")
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,11 +44,16 @@ def many(monkeypatch: pytest.MonkeyPatch) -> None:
 EXPECTED = Recheck(sorted([YOUNG, UPLOADED]), sorted([BURIED, REMOVED]))
 
 
-def failing(number: int) -> Callable[[int], None]:
-    def fail(_descriptor: int) -> None:
-        raise OSError(number, os.strerror(number))
+def failing(number: int, synced: list[str] | None = None) -> Callable[[int], None]:
+    """An fsync(2) that fails for files; the folders that it syncs are added to `synced`."""
 
-    return fail
+    def sync(descriptor: int) -> None:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        if synced is not None:
+            synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    return sync
 
 
 def another_boot(spool: Path) -> None:
@@ -80,10 +86,11 @@ def test_a_power_cut_is_noticed_though_the_disk_was_full(
     number: int, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     power_cut.ended_in_order(spool)
+    synced: list[str] = []
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", failing(number))
-        patch.setattr(power_cut, "_sync", lambda _folder: None)
+        patch.setattr(os, "fsync", failing(number, synced))
         assert power_cut.noticed_at_start(spool) is None
+    assert synced == [str(spool)]
     assert power_cut.noticed_at_start(spool) == EXPECTED, "it cannot be told that there was none"
 
 
@@ -91,7 +98,6 @@ def test_a_power_cut_is_seen_to_though_the_disk_is_full(spool: Path, monkeypatch
     another_boot(spool)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing(errno.ENOSPC))
-        patch.setattr(power_cut, "_sync", lambda _folder: None)
         assert power_cut.noticed_at_start(spool) == EXPECTED
     power_cut.repaired(spool)
     assert power_cut.noticed_at_start(spool) == EXPECTED, "and once more when there is room"
