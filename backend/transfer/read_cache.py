@@ -88,6 +88,18 @@ class ReadCache:
         if self._bytes > self.maximum:
             with self._lock:
                 self._evict(int(self.maximum * _LOW_WATER))
+        self._make_shards()
+
+    def _make_shards(self) -> None:
+        """Make every folder that a name can belong to, so that no download has to.
+
+        On a full disk that fails: it comes last, and `publish` tries again.
+        """
+        objects = self.directory / "objects"
+        present = set(os.listdir(objects))
+        for shard in (f"{number:02x}" for number in range(256)):
+            if shard not in present:
+                (objects / shard).mkdir(mode=0o700)
 
     def reserve(self, size: int) -> bool:
         """Make room for `size` bytes that are going to be put in; False if they do not fit at all."""
@@ -127,7 +139,7 @@ class ReadCache:
         # drops this very name waits for its lock in NameLocks
         try:
             os.rename(source, target)
-        except FileNotFoundError:
+        except FileNotFoundError:  # the disk was full at start, or somebody has removed the folder
             with suppress(FileExistsError):  # another download was faster
                 os.mkdir(os.path.dirname(target), mode=0o700)
             os.rename(source, target)

@@ -50,6 +50,39 @@ def test_adopting_moves_the_file_with_its_digest(cache: ReadCache) -> None:
     assert cache.report() == {"Bytes": 100, "MaximumBytes": MAXIMUM, "Count": 1}
 
 
+def test_the_folders_are_made_once_at_start_and_private(tmp_path: Path) -> None:
+    objects = tmp_path / "cache" / "objects"
+    for _ in range(2):
+        ReadCache(tmp_path / "cache", MAXIMUM, Counters()).recover()
+        assert sorted(path.name for path in objects.iterdir()) == [f"{number:02x}" for number in range(256)]
+    assert {path.stat().st_mode & 0o777 for path in objects.iterdir()} == {0o700}
+
+
+def test_a_folder_that_was_removed_is_made_again(cache: ReadCache) -> None:
+    path_of(cache, 1).parent.rmdir()
+    assert adopt(cache, 1).exists()
+
+
+def test_a_disk_too_full_for_folders_keeps_no_file_from_being_known(
+    cache: ReadCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3, 12):
+        adopt(cache, number, read_at=1000.0 + number)
+    path_of(cache, 2).parent.rmdir()
+
+    def full(path: Path, mode: int = 0, **_options: bool) -> None:
+        if not path.exists():
+            raise OSError(errno.ENOSPC, "no space left on device", str(path))
+
+    again = ReadCache(cache.directory, MAXIMUM * 10, Counters())
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", full)
+        again.recover()
+    assert "cache_unusable" in caplog.text
+    assert again.report()["Count"] == 8  # one was evicted to make room
+    assert adopt(again, 2).exists()
+
+
 def test_the_budget_holds_and_the_least_recently_read_go(cache: ReadCache) -> None:
     for number in range(10):
         adopt(cache, number, read_at=1000.0 + number)
