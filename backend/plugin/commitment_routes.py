@@ -59,7 +59,7 @@ class CommitmentRoutes:
                 }
                 for fields in json.loads(request["body"])
             ]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             send_status(output, 400)
             return
         try:

@@ -47,7 +47,9 @@ class OriginRoutes:
             origins = json.loads(request["body"])
             named = {(one["Series"], one["RemoteAET"]) for one in origins}
             written = [(one["Instance"], one["RemoteAET"], one["CalledAET"], one["RemoteIP"]) for one in origins]
-        except (ValueError, KeyError, TypeError):
+            if len(written) > MAXIMUM_ORIGINS:
+                raise ValueError("too many")
+        except (ValueError, KeyError, TypeError, RecursionError):
             send_status(output, 400)
             return
         for values in written:

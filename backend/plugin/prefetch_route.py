@@ -57,7 +57,7 @@ def _resources(body: bytes) -> list[str] | None:
     """The identifiers in a request's body, each once; None if it is not a list of them."""
     try:
         content = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if isinstance(content, dict):
         content = content.get("Resources")

@@ -14,6 +14,7 @@ from pydicom._dicom_dict import DicomDictionary
 from pydicom.datadict import keyword_dict
 from pynetdicom import dimse_primitives
 
+from scp.statuses import MEDIUM
 from scp.upper_layer.errors import AbortReason, ProtocolViolation
 
 NO_DATA_SET: Final = 0x0101  # CommandDataSetType, PS3.7 E.1
@@ -83,6 +84,8 @@ def to_primitive(command: CommandSet) -> Any:
         KeyError: CommandField is not a request's.
     """
     primitive = PRIMITIVES[command["CommandField"]]()
+    if hasattr(primitive, "Priority"):
+        primitive.Priority = MEDIUM  # PS3.7 E.1; pynetdicom would have LOW
     for keyword, value in command.items():
         if hasattr(primitive, keyword):
             with contextlib.suppress(ValueError, TypeError):

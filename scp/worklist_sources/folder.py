@@ -114,7 +114,7 @@ class WorklistFolder:
                 return False
             path.unlink()
         except OSError as error:
-            log.warning("worklist_file_not_deleted file=%r reason=%r", name, error.strerror)
+            log.warning("worklist_file_not_deleted inode=%d reason=%r", stamp[-1], error.strerror)
             return False
         return True
 
@@ -191,7 +191,8 @@ class WorklistFolder:
             reason = refusal.comment
         except (NotDicom, Undecodable, IncompleteEntry, TooLarge) as error:
             reason = str(error)
-        log.warning("worklist_file_skipped file=%r reason=%r", name, reason)
+        # who names files after patients shall not find them in the log; `find -inum` tells which one it is
+        log.warning("worklist_file_skipped inode=%s reason=%r", stamp[-1] if stamp else "unknown", reason)
         return _ParsedFile(stamp, ()) if stamp else known
 
 

@@ -70,6 +70,12 @@ def test_a_value_the_primitive_refuses_is_left_out() -> None:
     assert to_primitive(command).MessageID == 7
 
 
+@pytest.mark.parametrize("said", [{}, {"Priority": 99}])
+def test_who_names_no_priority_has_not_asked_to_come_last(said: dict[str, int]) -> None:
+    command = {"CommandField": 0x21, "MessageID": 7, "AffectedSOPClassUID": CT, **said}
+    assert to_primitive(command).Priority == 0, "MEDIUM"
+
+
 def test_tables_of_sop_classes() -> None:
     storage = {str(context.abstract_syntax) for context in pynetdicom.AllStoragePresentationContexts}
     assert CT in storage

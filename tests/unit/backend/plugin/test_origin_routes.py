@@ -137,7 +137,13 @@ def test_another_user_may_not(token: str) -> None:
 
 
 def test_bad_requests() -> None:
-    routes = OriginRoutes(Host(), TOKEN)
+    host = Host()
+    routes = OriginRoutes(host, TOKEN)
+    assert ask(routes, *[ORIGIN] * 201).status == 400
+    deep = Output()
+    routes.answer(deep, "", method="POST", headers={"authorization": TOKEN}, body=b"[" * 100_000)
+    assert deep.status == 400
+    assert host.written == 0
     assert ask(routes, {"Instance": "i"}).status == 400
     assert ask(routes, 7).status == 400
     assert ask(routes, method="GET").status == 405

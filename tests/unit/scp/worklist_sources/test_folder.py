@@ -41,6 +41,10 @@ def patient_ids(source: WorklistFolder) -> list[str]:
     return [entry.attributes[PATIENT_ID].values[0] for entry in source.entries()]
 
 
+def inode(path: Path) -> int:
+    return path.stat().st_ino
+
+
 def skipped(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == folder_module.__name__]
 
@@ -132,7 +136,9 @@ class TestEntries:
     ) -> None:
         make_worklist_file(tmp_path / "a.wl", **{keyword: value})
         assert not source.entries()
-        assert skipped(caplog) == [f"worklist_file_skipped file='a.wl' reason='{keyword} is missing or empty'"]
+        assert skipped(caplog) == [
+            f"worklist_file_skipped inode={inode(tmp_path / 'a.wl')} reason='{keyword} is missing or empty'"
+        ]
 
     @pytest.mark.parametrize("steps", [None, []])
     def test_k6_1_there_is_at_least_one_step(
@@ -177,7 +183,7 @@ class TestFilesThatCannotBeUsed:
         make_worklist_file(tmp_path / "good.wl", PatientID="P")
         for _ in range(3):
             assert patient_ids(source) == ["P"]
-        assert skipped(caplog) == [f"worklist_file_skipped file='bad.wl' reason={reason!r}"]
+        assert skipped(caplog) == [f"worklist_file_skipped inode={inode(tmp_path / 'bad.wl')} reason={reason!r}"]
 
     def test_a_character_set_that_is_none_hides_no_other(self, source: WorklistFolder, tmp_path: Path) -> None:
         """It is a codec of Python's that raises."""
@@ -241,7 +247,7 @@ class TestFilesThatCannotBeUsed:
         with monkeypatch.context() as patch:  # tests may run as root, who may read everything
             patch.setattr(folder_module, "_read", refuse)
             assert not source.entries()
-        assert skipped(caplog) == ["worklist_file_skipped file='a.wl' reason='Permission denied'"]
+        assert skipped(caplog) == [f"worklist_file_skipped inode={inode(tmp_path / 'a.wl')} reason='Permission denied'"]
         (tmp_path / "a.wl").chmod(0o600)
         assert patient_ids(source) == ["P"]
 
