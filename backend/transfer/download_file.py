@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from typing import Final
 
-from backend.atomic_file import WRITE_SIZE
+from backend.atomic_file import pieces
 from backend.transfer.object_store.protocols import Chunk
 
 _LARGEST_IN_MEMORY: Final = 512 * 1024 * 1024  # bytes
@@ -56,7 +56,7 @@ class DownloadFile:
     def _append(self, chunk: Chunk) -> None:
         view = memoryview(chunk)
         while view:
-            count = os.pwrite(self.descriptor, view[:WRITE_SIZE], self._written)
+            count = os.pwritev(self.descriptor, pieces(view), self._written)
             self._written += count
             view = view[count:]
 

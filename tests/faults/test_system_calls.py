@@ -38,7 +38,7 @@ def new_uuid() -> str:
 
 def faults_of(calls: list[Call], once: tuple[str, ...], for_good: tuple[str, ...]) -> Iterator[str]:
     """Each of these calls failing once, and failing from there on, with each of these errors."""
-    per_thread: Counter[tuple[str, str]] = Counter((call.thread, call.name) for call in calls if call.name != "writev")
+    per_thread: Counter[tuple[str, str]] = Counter((call.thread, call.name) for call in calls if call.name != "write")
     for name in sorted({name for _, name in per_thread}):
         for occurrence in range(1, max(number for (_, other), number in per_thread.items() if other == name) + 1):
             for error in once:
@@ -50,7 +50,7 @@ def faults_of(calls: list[Call], once: tuple[str, ...], for_good: tuple[str, ...
 
 def assert_was_durable(calls: list[Call], name: str) -> None:
     """Written, synced, renamed, folder synced, and only then answered, by the kernel's own record."""
-    writes = [i for i, call in enumerate(calls) if call.name == "write" and f"incoming/{name}" in call.arguments]
+    writes = [i for i, call in enumerate(calls) if call.name == "writev" and f"incoming/{name}" in call.arguments]
     assert_order(calls, writes[-1], f"incoming/{name}>", f"incoming/{name}")
 
 
@@ -66,7 +66,7 @@ def assert_order(calls: list[Call], write: int, file: str, renamed: str) -> None
         first("rename", renamed),
         first("fsync", "/pending>"),
         # strace may have let go of the process before it saw the end of the answer that ended the injection
-        first("writev", "", len(calls)),
+        first("write", "1<pipe:", len(calls)),
     ]
     assert order == sorted(order), calls
 
@@ -97,7 +97,7 @@ def heal(subject: Subject) -> None:
 
 def assert_copy_was_durable(calls: list[Call], name: str) -> None:
     """The same, whoever wrote it."""
-    write = max(index for index, call in enumerate(calls) if call.name == "write" and call.succeeded)
+    write = max(index for index, call in enumerate(calls) if call.name == "writev" and call.succeeded)
     file = re.search(r"<[^>]*/(arriving|incoming)/[^>]*>", calls[write].arguments)
     assert file, calls[write]
     assert_order(calls, write, file[0], f"/pending/{name}")
@@ -132,7 +132,7 @@ def create(
 def take_over(subject: Subject, log: Path, *faults: str) -> list[Call]:
     calls = create(subject, log, *faults, step="take_over", assert_durable=assert_copy_was_durable)
     if not faults:
-        assert not any(call.name == "write" and "/incoming/" in call.arguments for call in calls), "written once only"
+        assert not any(call.name == "writev" and "/incoming/" in call.arguments for call in calls), "written once only"
     return calls
 
 
@@ -249,7 +249,7 @@ def test_a_store_that_fails_and_cannot_be_undone_is_no_store(subject: Subject, t
 
 
 def test_a_disk_that_has_become_read_only_takes_nothing_and_heals(subject: Subject, tmp_path: Path) -> None:
-    everything = "openat,write,fsync,rename,unlink,unlinkat,fsetxattr,mkdir,utimensat:error=EROFS:when=1+"
+    everything = "openat,writev,fsync,rename,unlink,unlinkat,fsetxattr,mkdir,utimensat:error=EROFS:when=1+"
     for operate in (create, take_over, remove, transfer):
         operate(subject, tmp_path / "log", everything)
 
@@ -270,7 +270,7 @@ def test_after_some_failed_syncs_the_spool_is_suspect_and_a_trial_write_heals_it
 
 
 def test_a_write_that_is_cut_short_is_no_store(subject: Subject) -> None:
-    """The limit of file sizes makes write(2) take less than it is given, and nothing the next time."""
+    """The limit of file sizes makes writev(2) take less than it is given, and nothing the next time."""
     resource.prlimit(subject.process.pid, resource.RLIMIT_FSIZE, (SIZE - 1000, resource.RLIM_INFINITY))
     try:
         assert subject.do("create", new_uuid(), SIZE) != 0
@@ -288,7 +288,7 @@ def test_a_write_that_is_cut_short_is_no_store(subject: Subject) -> None:
 def test_a_write_that_was_never_made_is_noticed_before_the_upload(tmp_path: Path) -> None:
     """The kernel says it has written and has not: no system call tells, but the digest does."""
     subject = Subject(tmp_path)
-    with Injection(subject.process.pid, tmp_path / "log", "write:retval=65536:when=2"):
+    with Injection(subject.process.pid, tmp_path / "log", "writev:retval=65536:when=1"):
         uuid = new_uuid()
         assert subject.do("create", uuid, SIZE) == 0
     subject.do("transfer")

@@ -2,8 +2,8 @@
 
     python -m tests.faults.write_path FOLDER
 
-Commands and answers are JSON lines, read with readv(2) and written with writev(2), which nothing else here uses. All
-parts are the real ones, the object store excepted: it is in memory and never fails.
+Commands and answers are JSON lines, read with readv(2) and written with write(2), which nothing else here uses but
+the log. All parts are the real ones, the object store excepted: it is in memory and never fails.
 """
 
 from __future__ import annotations
@@ -184,10 +184,10 @@ def main(folder: Path) -> None:
     scp.arrivals._CROWDED = scp.arrivals._PAUSE = 0.0  # type: ignore[misc]
     path = WritePath(folder)
     buffer = bytearray(65536)
-    os.writev(1, [b"{}\n"])
+    os.write(1, b"{}\n")
     while received := os.readv(0, [buffer]):
         step, *arguments = json.loads(buffer[:received])
-        os.writev(1, [json.dumps(answer(getattr(path, step), arguments)).encode() + b"\n"])
+        os.write(1, json.dumps(answer(getattr(path, step), arguments)).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -261,7 +261,7 @@ def test_what_a_worker_that_died_was_writing_is_not_taken(spool: Spool) -> None:
     assert names(spool, "arriving") == set()
 
 
-@pytest.mark.parametrize("call", ["fsync", "setxattr", "write", "rename"])
+@pytest.mark.parametrize("call", ["fsync", "setxattr", "writev", "rename"])
 def test_a_copy_that_fails_is_no_copy(
     spool: Spool, posting: Callable[[], None], monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:

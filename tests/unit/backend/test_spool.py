@@ -92,7 +92,7 @@ def test_a_recount_after_a_crash_of_the_transfer_process_finds_the_truth(spool: 
     assert spool.used == 0
 
 
-@pytest.mark.parametrize("call", ["fsync", "rename", "write", "setxattr", "open"])
+@pytest.mark.parametrize("call", ["fsync", "rename", "writev", "setxattr", "open"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
 def test_a_failing_disk_leaves_nothing_pending_and_no_bytes_reserved(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, call: str, number: int
@@ -279,7 +279,7 @@ def test_a_full_disk_is_not_suspect(spool: Spool, monkeypatch: pytest.MonkeyPatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", full)
+        patch.setattr(os, "writev", full)
         for _ in range(2 * SUSPECT_AFTER):
             with pytest.raises(OSError, match="No space left"):
                 spool.accept(NAME, b"image")
@@ -337,8 +337,8 @@ def test_the_folders_of_a_new_spool_survive_a_power_cut(tmp_path: Path, monkeypa
 
 
 def test_short_writes_are_continued(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    real_write = os.write
-    monkeypatch.setattr(os, "write", lambda descriptor, data: real_write(descriptor, bytes(data[:7])))
+    real = os.writev
+    monkeypatch.setattr(os, "writev", lambda descriptor, pieces: real(descriptor, [pieces[0][:7]]))
     spool.accept(NAME, b"an image longer than seven bytes")
     assert (spool.directory / "pending" / NAME).read_bytes() == b"an image longer than seven bytes"
 

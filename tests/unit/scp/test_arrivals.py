@@ -162,7 +162,7 @@ def test_copies_that_cannot_be_written_are_in_vain(
         tries += 1
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(os, "writev", full)
     assert [copies(arrivals, tmp_path) for _ in range(50)] == [[]] * 50
     assert tries == 8
 

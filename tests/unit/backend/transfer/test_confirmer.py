@@ -38,7 +38,7 @@ def test_the_object_with_the_right_md5_is_committed(parts: Parts, confirmer: Con
 
 
 def test_without_an_object_it_is_missing_even_if_the_cache_has_it(parts: Parts, confirmer: Confirmer) -> None:
-    parts.cached(NAME).parent.mkdir(parents=True)
+    parts.cached(NAME).parent.mkdir(parents=True, exist_ok=True)
     parts.cached(NAME).write_bytes(CONTENT)
     assert state(confirmer) == "missing"
 
@@ -87,7 +87,7 @@ def test_without_any_checksum_nothing_is_committed(parts: Parts, confirmer: Conf
 
 def test_a_digest_that_is_not_that_of_the_cached_bytes_is_corrupted(parts: Parts, confirmer: Confirmer) -> None:
     parts.store.put_foreign(NAME, CONTENT, sha256(b"other").digest())
-    parts.cached(NAME).parent.mkdir(parents=True)
+    parts.cached(NAME).parent.mkdir(parents=True, exist_ok=True)
     parts.cached(NAME).write_bytes(CONTENT)
     write_digest(parts.cached(NAME), DIGEST)
     assert state(confirmer, digest="") == "corrupted"

@@ -225,19 +225,19 @@ def test_a_removal_during_the_download_keeps_it_out_of_the_cache(stored: Parts) 
 def test_a_full_disk_does_not_keep_readers_from_their_images(
     stored: Parts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, succeeding_writes: int
 ) -> None:
-    write = os.pwrite
+    write = os.pwritev
     writes = 0
 
-    def fill(descriptor: int, data: bytes, offset: int) -> int:
+    def fill(descriptor: int, pieces: list[memoryview], offset: int) -> int:
         nonlocal writes
         if os.readlink(f"/proc/self/fd/{descriptor}").startswith(str(stored.folder)):
             writes += 1
             if writes > succeeding_writes:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            return write(descriptor, data[: len(data) // 2], offset)  # a short write, too
-        return write(descriptor, data, offset)
+            return write(descriptor, [pieces[0][:1000]], offset)  # a short write, too
+        return write(descriptor, pieces, offset)
 
-    monkeypatch.setattr(os, "pwrite", fill)
+    monkeypatch.setattr(os, "pwritev", fill)
     assert fetch(stored) == CONTENT
     assert not stored.cached(NAME).exists()
     assert os.listdir(stored.folder / "cache" / "fetching") == []
@@ -331,7 +331,7 @@ def test_neither_disk_nor_memory_is_told_and_nothing_stays_open(stored: Parts, m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     before = open_descriptors()
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "pwritev", full)
     with pytest.raises(OSError, match="No space left"):
         fetch(stored)
     monkeypatch.setattr("backend.transfer.fetcher.write_all", full)
@@ -343,14 +343,14 @@ def test_neither_disk_nor_memory_is_told_and_nothing_stays_open(stored: Parts, m
 
 def test_what_is_too_large_for_memory_needs_the_disk(stored: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backend.transfer.download_file._LARGEST_IN_MEMORY", 1000)
-    write = os.pwrite
+    write = os.pwritev
 
-    def full_after_a_while(descriptor: int, data: bytes, offset: int) -> int:
+    def full_after_a_while(descriptor: int, pieces: list[memoryview], offset: int) -> int:
         if offset > 100_000:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write(descriptor, data, offset)
+        return write(descriptor, pieces[:1], offset)
 
-    monkeypatch.setattr(os, "pwrite", full_after_a_while)
+    monkeypatch.setattr(os, "pwritev", full_after_a_while)
     with pytest.raises(OSError, match="No space left"):
         fetch(stored)
     assert os.listdir(stored.folder / "cache" / "fetching") == []
@@ -359,14 +359,20 @@ def test_what_is_too_large_for_memory_needs_the_disk(stored: Parts, monkeypatch:
 def test_a_memory_that_fills_up_while_it_takes_over_leaves_nothing_open(
     stored: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, before = os.pwrite, open_descriptors()
+    write, before = os.pwritev, open_descriptors()
 
-    def full_after_a_while(descriptor: int, data: bytes, offset: int) -> int:
-        if offset > 100_000 or "memfd" in os.readlink(f"/proc/self/fd/{descriptor}"):
+    def full_after_a_while(descriptor: int, pieces: list[memoryview], offset: int) -> int:
+        if offset > 100_000:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write(descriptor, data, offset)
+        return write(descriptor, pieces[:1], offset)
 
-    monkeypatch.setattr(os, "pwrite", full_after_a_while)
+    def full(descriptor: int, *_: object) -> int:
+        assert "memfd" in os.readlink(f"/proc/self/fd/{descriptor}")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+
+    monkeypatch.setattr(os, "pwritev", full_after_a_while)
     with pytest.raises(OSError, match="No space left"):
         fetch(stored)
     monkeypatch.undo()
