@@ -138,10 +138,11 @@ def test_an_absurd_query_is_refused_and_matches_nothing(node: Node, keys: tuple[
 def test_a_worklist_file_that_does_not_parse_hides_no_other(node: Node) -> None:
     """One log line names the file's trouble; the others are matched."""
     folder = node.folder / "worklists"
-    (folder / "broken.wl").write_bytes(b"DICM, or so it says")
+    broken = folder / "broken.wl"
+    broken.write_bytes(b"DICM, or so it says")
     (folder / "empty.wl").write_bytes(b"")
     worklist_item().save_as(folder / "good.wl", enforce_file_format=True)
     answer = node.peer.find("PatientName", "AccessionNumber", model="-W")
     assert answer.statuses[-1] == 0
     assert [found.AccessionNumber for found in answer.data_sets] == ["A42"]
-    assert "broken.wl" in node.orthanc.process.output()
+    assert f"worklist_file_skipped inode={broken.stat().st_ino} " in node.orthanc.process.output()
