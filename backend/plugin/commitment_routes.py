@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from backend.object_key import DICOM, attachment_name
+from backend.plugin.request_json import read_json
 from backend.plugin.transfer_client import TransferClient, TransferError
 
 _TIMEOUT: Final = 30.0  # seconds for one question; the worker asks again
@@ -57,9 +58,9 @@ class CommitmentRoutes:
                     "Size": int(fields["Size"]),
                     "MD5": str(fields["MD5"]),
                 }
-                for fields in json.loads(request["body"])
+                for fields in read_json(request["body"])
             ]
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             send_status(output, 400)
             return
         try:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from backend.plugin.commitment_routes import send_status
+from backend.plugin.request_json import read_json
 
 MAXIMUM_ORIGINS: Final = 200  # of one request
 _DICOM_PROTOCOL: Final = b"DicomProtocol"  # the value of Origin
@@ -44,12 +45,12 @@ class OriginRoutes:
             send_status(output, 403)
             return
         try:
-            origins = json.loads(request["body"])
+            origins = read_json(request["body"])
             named = {(one["Series"], one["RemoteAET"]) for one in origins}
             written = [(one["Instance"], one["RemoteAET"], one["CalledAET"], one["RemoteIP"]) for one in origins]
             if len(written) > MAXIMUM_ORIGINS:
                 raise ValueError("too many")
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             send_status(output, 400)
             return
         for values in written:

@@ -16,6 +16,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from backend.plugin.commitment_routes import send_status
+from backend.plugin.request_json import read_json
 from backend.plugin.transfer_client import TransferClient, TransferError
 
 MAXIMUM_RESOURCES: Final = 1000  # of one request; they fit into one message to the transfer process
@@ -56,8 +57,8 @@ class PrefetchRoute:
 def _resources(body: bytes) -> list[str] | None:
     """The identifiers in a request's body, each once; None if it is not a list of them."""
     try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
+        content = read_json(body)
+    except ValueError:
         return None
     if isinstance(content, dict):
         content = content.get("Resources")

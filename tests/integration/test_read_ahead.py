@@ -219,6 +219,7 @@ def test_a_prefetch_can_be_cancelled(study: Callable[[str], Study]) -> None:
     ("body", "status"),
     [
         (b"{", HTTPStatus.BAD_REQUEST),
+        (b"[" * 100_000, HTTPStatus.BAD_REQUEST),
         (b'"x"', HTTPStatus.BAD_REQUEST),
         (b'["../x"]', HTTPStatus.BAD_REQUEST),
         (b'{"Resources": 1}', HTTPStatus.BAD_REQUEST),
