@@ -15,12 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from config.whole_writes import write_all
+
 DIGEST_ATTRIBUTE: Final = "user.isen.sha256"
-# Bytes of a piece. Above 64 KiB ext4 fills the page cache with larger folios, which cost the kernel of a virtual
-# machine four times the CPU per byte (512 KB file: 1.3 ms in one piece, 0.3 ms in eight). writev(2) takes the pieces
-# together: each system call gives the GIL away, and has to get it back.
-WRITE_SIZE: Final = 64 * 1024
-_AT_ONCE: Final = 256 * WRITE_SIZE  # bytes; writev(2) takes 1,024 pieces
 _KEPT_FAILURES: Final = 64
 
 
@@ -89,18 +86,6 @@ def make_folders(folder: Path, names: Sequence[str]) -> None:
         sync = DirectorySync(changed)
         sync.sync()
         sync.close()
-
-
-def write_all(descriptor: int, content: bytes) -> None:
-    """Write every byte, in pieces the page cache takes cheaply; writev(2) may take less than it was given."""
-    view = memoryview(content)
-    while view:
-        view = view[os.writev(descriptor, pieces(view)) :]
-
-
-def pieces(view: memoryview) -> list[memoryview]:
-    """The beginning of `view`, or all of it, for one writev(2)."""
-    return [view[start : start + WRITE_SIZE] for start in range(0, min(len(view), _AT_ONCE), WRITE_SIZE)]
 
 
 def read_all(descriptor: int) -> bytes:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from config.arrival import ARRIVING, PART, arrival_name, sweep_arrivals
-from scp.durable_folder import DIGEST_ATTRIBUTE, write_all
+from config.whole_writes import write_all
+from scp.durable_folder import DIGEST_ATTRIBUTE
 
 Body = Callable[[], Iterator[bytes]]
 

@@ -21,8 +21,6 @@ from config.folder_format import make_durably, sync_folder
 
 # extended attribute of every file in spool and cache: its SHA-256, 32 bytes, taken before they met a disk
 DIGEST_ATTRIBUTE: Final = "user.isen.sha256"
-_WRITE_SIZE: Final = 64 * 1024  # bytes; what the page cache takes at the least cost, see backend.atomic_file
-_AT_ONCE: Final = 256 * _WRITE_SIZE  # bytes; writev(2) takes 1,024 pieces
 _INCOMING: Final = "incoming"
 _ABANDONED_AFTER: Final = 3600.0  # seconds; nobody writes a small file for so long
 
@@ -30,14 +28,6 @@ _ABANDONED_AFTER: Final = 3600.0  # seconds; nobody writes a small file for so l
 def file_name(*parts: str) -> str:
     """The name under which something with these identifiers is kept: the same for the same ones, and safe in a path."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def write_all(descriptor: int, block: bytes | memoryview) -> None:
-    """Write every byte; writev(2) may take less than it was given."""
-    view = memoryview(block)
-    while view:
-        pieces = [view[start : start + _WRITE_SIZE] for start in range(0, min(len(view), _AT_ONCE), _WRITE_SIZE)]
-        view = view[os.writev(descriptor, pieces) :]
 
 
 class DurableFolder:

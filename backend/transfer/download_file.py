@@ -6,8 +6,8 @@ import os
 from contextlib import suppress
 from typing import Final
 
-from backend.atomic_file import pieces
 from backend.transfer.object_store.protocols import Chunk
+from config.whole_writes import pieces
 
 _LARGEST_IN_MEMORY: Final = 512 * 1024 * 1024  # bytes
 

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from backend.atomic_file import read_part, write_all, write_digest
+from backend.atomic_file import read_part, write_digest
 from backend.cache import cache_file, open_cached
 from backend.storage_directory import StorageDirectory
 from backend.transfer.availability import GET, Availability
@@ -34,6 +34,7 @@ from backend.transfer.object_store.errors import (
 from backend.transfer.object_store.protocols import ReadObject
 from backend.transfer.read_cache import ReadCache
 from backend.transfer.single_flight import SingleFlight
+from config.whole_writes import write_all
 
 log = logging.getLogger(__name__)
 

@@ -28,13 +28,14 @@ from uuid import UUID
 import backend.transfer.process
 import scp.arrivals
 from backend import messages
-from backend.atomic_file import write_all, write_digest
+from backend.atomic_file import write_digest
 from backend.plugin.transfer_client import TransferClient
 from backend.spool import Spool, SpoolFull
 from backend.transfer.object_store.memory import MemoryObjectStore
 from backend.transfer.orthanc_index import OrthancIndex
 from backend.transfer.process import TransferProcess
 from config.settings import OrthancSettings, StorageSettings
+from config.whole_writes import write_all
 from scp.arrivals import Arrivals
 
 MEGABYTE = 1024 * 1024

@@ -54,11 +54,15 @@ def assert_was_durable(calls: list[Call], name: str) -> None:
     assert_order(calls, writes[-1], f"incoming/{name}>", f"incoming/{name}")
 
 
+def is_answer(call: Call) -> bool:
+    return call.name == "write" and call.arguments.startswith("1<pipe:")
+
+
 def assert_order(calls: list[Call], write: int, file: str, renamed: str) -> None:
-    def first(kind: str, what: str, otherwise: int | None = None) -> int:
+    def first(kind: str, what: str) -> int:
         found = [i for i, call in enumerate(calls) if call.succeeded and call.name == kind and what in call.arguments]
-        assert found or otherwise, (kind, what, calls)
-        return found[0] if found else otherwise or 0
+        assert found, (kind, what, calls)
+        return found[0]
 
     order = [
         write,
@@ -66,7 +70,7 @@ def assert_order(calls: list[Call], write: int, file: str, renamed: str) -> None
         first("rename", renamed),
         first("fsync", "/pending>"),
         # strace may have let go of the process before it saw the end of the answer that ended the injection
-        first("write", "1<pipe:", len(calls)),
+        next((number for number, call in enumerate(calls) if is_answer(call)), len(calls)),
     ]
     assert order == sorted(order), calls
 
@@ -119,6 +123,7 @@ def create(
     assert_no_sync_was_repeated(calls)
     if code == 0:
         assert_durable(calls, name)
+        assert faults or any(is_answer(call) for call in calls), calls
         assert (subject.folder / "spool" / "pending" / name).read_bytes() == content_of(uuid, SIZE)
     else:
         assert name not in state["pending"] or name in state["tombstones"] or state["needs_tending"], state
