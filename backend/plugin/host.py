@@ -33,6 +33,7 @@ from backend.plugin.prefetch_route import PrefetchRoute
 from backend.plugin.status import TRANSFER, Status
 from backend.plugin.storage_area import StorageArea
 from backend.plugin.storage_area3 import StorageArea3
+from backend.plugin.thread_states import ThreadStates
 from backend.plugin.transfer_client import TransferClient
 from backend.plugin.worklist_routes import WorklistRoutes
 from backend.spool import Spool, SpoolInUse
@@ -86,6 +87,7 @@ class Isen:
         self._settings = resolve(configuration, capabilities, self._python, folder, host.LogWarning)
         self._token = host.GenerateRestApiAuthorizationToken()
         self._next_metrics = math.inf  # Orthanc takes metrics only while its database is open
+        self._thread_states = ThreadStates()
 
     def run(self) -> None:
         """Open the spool, start the children, register the callbacks."""
@@ -150,7 +152,7 @@ class Isen:
             self._host.RegisterRestCallback(pattern, _kept(answer))
         for pattern in worklists.patterns():
             self._host.RegisterRestCallback(pattern, _kept(worklists.answer))
-        self._host.RegisterOnChangeCallback(_kept(self._on_change))
+        self._host.RegisterOnChangeCallback(self._cheap(self._on_change))
         atexit.register(self._close_descriptors)  # after the next: the last one registered comes first
         atexit.register(self._supervisor.close, _TRANSFER_PATIENCE)
         self._supervisor.watch()
@@ -165,10 +167,16 @@ class Isen:
         self._area3 = None
         if hasattr(self._host, "RegisterStorageArea3"):
             self._area3 = area3 = StorageArea3(self._host, attachments, storage)
-            self._host.RegisterStorageArea3(_kept(area3.create), _kept(area3.read_range), _kept(area3.remove))
+            self._host.RegisterStorageArea3(
+                self._cheap(area3.create), self._cheap(area3.read_range), self._cheap(area3.remove)
+            )
         else:
             area = StorageArea(self._host, attachments, storage)
-            self._host.RegisterStorageArea(_kept(area.create), _kept(area.read), _kept(area.remove))
+            self._host.RegisterStorageArea(self._cheap(area.create), self._cheap(area.read), self._cheap(area.remove))
+
+    def _cheap(self, callback: Callable[..., Any]) -> Callable[..., Any]:
+        """For what Orthanc calls with every image, four times of it to tell of changes."""
+        return _kept(self._thread_states.kept(callback))
 
     def _transfer_launch(self, socket_path: Path, lock: int) -> tuple[dict[str, Any], tuple[int, ...]]:
         listener = messages.listen(socket_path).detach()
