@@ -175,7 +175,7 @@ class Isen:
             self._host.RegisterStorageArea(self._cheap(area.create), self._cheap(area.read), self._cheap(area.remove))
 
     def _cheap(self, callback: Callable[..., Any]) -> Callable[..., Any]:
-        """For what Orthanc calls with every image, four times of it to tell of changes."""
+        """A callback that comes with every image; kept alive, and with the states of the threads it comes from."""
         return _kept(self._thread_states.kept(callback))
 
     def _transfer_launch(self, socket_path: Path, lock: int) -> tuple[dict[str, Any], tuple[int, ...]]:

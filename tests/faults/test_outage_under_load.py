@@ -70,7 +70,7 @@ def outage(make_node: NodeMaker, seconds: float) -> None:
             lambda: node.spool_status()["PendingCount"] < HELD and senders.answers[-1].status == 0, 60, "S3 keeps up"
         )
         kept_up = len(senders.answers)
-        time.sleep(1)
+        wait_until(lambda: len(senders.answers) >= kept_up + RATE, 30, "images are sent at the pace")
         assert all(answer.status == 0 for answer in senders.answers[kept_up:])
 
         node.gate.refuse()
