@@ -9,11 +9,11 @@ import io
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, Protocol, Self
 
-from scp.attachments import AttachmentFiles
+from scp.attachments import AskedFile, AttachmentFiles
 from scp.orthanc_client import OrthancClient
 from scp.part10 import FileMeta, NotPart10, read_file_meta
 from scp.retrieve.selection import Instance
@@ -41,6 +41,10 @@ class EncodedInstance:
 
 class Reader(Protocol):
     """Reads instances; thread-safe."""
+
+    def ask(self, instance: Instance, /) -> AskedFile | None: ...
+
+    def open(self, instance: Instance, asked: AskedFile, /) -> EncodedInstance | Instance: ...
 
     def read(self, instance: Instance, /) -> EncodedInstance: ...
 
@@ -89,29 +93,50 @@ class InstanceReader:
         self._accepted = accepted
         self._converts_files = True  # until an Orthanc before `?transcode=` has shown itself
 
+    def ask(self, instance: Instance) -> AskedFile | None:
+        """Ask the transfer process for `instance`, without waiting, to `open` it; None: `read` it."""
+        stored = instance.transfer_syntax
+        if self._files is None:
+            return None
+        if stored and self._syntaxes.chosen(stored, self._accepted(instance.sop_class_uid)) != stored:
+            return None
+        return self._files.ask(instance.attachment, instance.size)
+
+    def open(self, instance: Instance, asked: AskedFile) -> EncodedInstance | Instance:
+        """Read what was asked for; an instance if it has to be `read` after all, with what is known of it now.
+
+        Raises:
+            as `read`.
+        """
+        file = asked.open()
+        return self._as_stored(instance, file) if file else instance
+
     def read(self, instance: Instance) -> EncodedInstance:
-        """Read `instance`, converted by Orthanc if it has to be.
+        """Read `instance` from Orthanc, converted if it has to be.
 
         Raises:
             NoSuitableContext: the peer accepted nothing it can be sent in; nothing was read if the index could tell.
             NotPart10: what is stored is no DICOM file.
             OrthancError: it could not be read or converted.
         """
-        chosen = self._chosen(instance.sop_class_uid, instance.transfer_syntax) if instance.transfer_syntax else None
-        if chosen in (None, instance.transfer_syntax):
-            file = self._file(instance)
-            meta = _meta(file, instance)
-            chosen = self._chosen(instance.sop_class_uid or meta.sop_class_uid, meta.transfer_syntax)
-            if chosen == meta.transfer_syntax:
-                return _encoded(instance, meta, file)
-            file.close()
-        assert chosen is not None  # noqa: S101 - for the type checker: _chosen returned it
+        stored = instance.transfer_syntax
+        chosen = self._chosen(instance.sop_class_uid, stored) if stored else ""
+        if chosen == stored:
+            encoded = self._as_stored(instance, self._client.instance_file(instance.orthanc_id))
+            if isinstance(encoded, EncodedInstance):
+                return encoded
+            chosen = self._chosen(encoded.sop_class_uid, encoded.transfer_syntax)
         file = self._converted(instance, chosen)
         return _encoded(instance, _meta(file, instance), file)
 
-    def _file(self, instance: Instance) -> BinaryIO:
-        file = self._files.open(instance.attachment, instance.size) if self._files else None
-        return file or self._client.instance_file(instance.orthanc_id)
+    def _as_stored(self, instance: Instance, file: BinaryIO) -> EncodedInstance | Instance:
+        """`file` ready to be sent, or what the index should have said of it: it cannot be sent like this."""
+        meta = _meta(file, instance)
+        sop_class_uid = instance.sop_class_uid or meta.sop_class_uid
+        if self._syntaxes.chosen(meta.transfer_syntax, self._accepted(sop_class_uid)) == meta.transfer_syntax:
+            return _encoded(instance, meta, file)
+        file.close()
+        return replace(instance, sop_class_uid=sop_class_uid, transfer_syntax=meta.transfer_syntax)
 
     def _chosen(self, sop_class_uid: str, stored: str) -> str:
         chosen = self._syntaxes.chosen(stored, self._accepted(sop_class_uid))
@@ -136,12 +161,12 @@ def read_ahead(
     """Each instance with the future of what was read, in order. Close the iterator when leaving early."""
     reader.announce(instances[:ANNOUNCED])
     under_way: deque[tuple[Instance, Future[EncodedInstance]]] = deque()
-    with ThreadPoolExecutor(WINDOW, "read-ahead") as threads:
+    with _Threads(reader) as threads:
         try:
             for number, instance in enumerate(instances):
                 if number % _ANNOUNCEMENT == 0:
                     reader.announce(instances[number : number + ANNOUNCED + _ANNOUNCEMENT])
-                under_way.append((instance, threads.submit(reader.read, instance)))
+                under_way.append((instance, threads.begin(instance)))
                 if len(under_way) == WINDOW:
                     yield under_way.popleft()
             while under_way:
@@ -150,6 +175,55 @@ def read_ahead(
             for _, future in under_way:
                 if not future.cancel():
                     future.add_done_callback(_discard)
+
+
+class _Threads:
+    """One thread reads what the transfer process hands over; others wait for Orthanc, which is slow, if they have to.
+
+    More threads would take the interpreter from each other and from the one that sends, several times for each file.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._opening = ThreadPoolExecutor(1, "read-ahead")
+        self._reading = ThreadPoolExecutor(WINDOW, "read-ahead-orthanc")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for what has begun."""
+        self._opening.shutdown()  # the first: it hands on to the other
+        self._reading.shutdown()
+
+    def begin(self, instance: Instance) -> Future[EncodedInstance]:
+        """Begin to read `instance`; not if the future is cancelled before it is its turn."""
+        future: Future[EncodedInstance] = Future()
+        asked = self._reader.ask(instance)
+        try:
+            (self._opening if asked else self._reading).submit(self._begin, future, instance, asked)
+        except RuntimeError:  # the system gives no more threads
+            if asked:
+                asked.close()
+            raise
+        return future
+
+    def _begin(self, future: Future[EncodedInstance], instance: Instance, asked: AskedFile | None) -> None:
+        if future.set_running_or_notify_cancel():
+            self._read(future, instance, asked)
+        elif asked:
+            asked.close()
+
+    def _read(self, future: Future[EncodedInstance], instance: Instance, asked: AskedFile | None = None) -> None:
+        try:
+            read = self._reader.open(instance, asked) if asked else self._reader.read(instance)
+            if isinstance(read, Instance):
+                self._reading.submit(self._read, future, read)
+                return
+        except BaseException as error:  # noqa: BLE001 - it is for who waits for the future
+            future.set_exception(error)
+        else:
+            future.set_result(read)
 
 
 def _discard(future: Future[EncodedInstance]) -> None:

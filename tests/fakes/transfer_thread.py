@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -32,24 +33,27 @@ class Transfer:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: Any) -> None:
-        with connection:
-            while True:
-                try:
-                    request, _ = messages.receive(connection)
-                except messages.Disconnected:
-                    return
-                if request["Operation"] == "wake":
-                    self.woken.set()
-                    continue
-                self.requests.append(request)
-                if request["Operation"] in ("read", "announce"):  # hints, too
-                    continue
-                answer = self.answer(request)
-                if answer is None:
-                    return
-                messages.send(connection, *answer)
-                for descriptor in answer[1]:
-                    os.close(descriptor)
+        with connection, contextlib.suppress(OSError):  # whoever asked has gone
+            while self._serve_one(connection):
+                pass
+
+    def _serve_one(self, connection: Any) -> bool:
+        request, _ = messages.receive(connection)
+        if request["Operation"] == "wake":
+            self.woken.set()
+            return True
+        self.requests.append(request)
+        if request["Operation"] in ("read", "announce"):  # hints, too
+            return True
+        answer = self.answer(request)
+        if answer is None:
+            return False
+        try:
+            messages.send(connection, *answer)
+        finally:
+            for descriptor in answer[1]:
+                os.close(descriptor)
+        return True
 
     def close(self) -> None:
         self._listener.close()

@@ -258,8 +258,8 @@ class FilesElsewhere(FakeOrthanc):
     def announce(self, attachments: Sequence[tuple[str, int]]) -> None:
         self.events.append(("announced", [uuid for uuid, _ in attachments]))
 
-    def open(self, uuid: str, _size: int) -> None:
-        self.events.append(("opened", uuid))
+    def ask(self, uuid: str, _size: int) -> None:
+        self.events.append(("asked", uuid))
 
     def __call__(self, _modality: Modality, contexts: Sequence[ProposedContext]) -> FakeAssociation:
         self.events.append(("association", None))
@@ -319,9 +319,9 @@ def test_no_more_than_256_mb_are_asked_for_ahead(megabytes: int, first: int) -> 
     assert set(orthanc.announced()[:first]) == {f"file of I{number}" for number in range(first)}
     ahead, most = 0, 0
     for kind, what in orthanc.events:
-        ahead += len(what) if kind == "announced" else -(kind == "opened" and what in orthanc.announced())
+        ahead += len(what) if kind == "announced" else -(kind == "asked" and what in orthanc.announced())
         most = max(most, ahead)
-    assert first <= most <= first + WINDOW, "those that are being read are opened a moment later"
+    assert first <= most <= first + WINDOW, "those that are being read are asked for a moment later"
 
 
 def test_what_orthanc_itself_will_send_is_not_announced(elsewhere: FilesElsewhere) -> None:
