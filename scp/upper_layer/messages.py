@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import time
 from collections.abc import Iterator
@@ -20,13 +21,14 @@ from scp.upper_layer.pdu_stream import (
     PDV_HEADER,
     PduStream,
 )
-from scp.upper_layer.transport import Bytes
+from scp.upper_layer.transport import MOST_PARTS, Bytes
 
 _COMMAND: Final = 1  # message control header, PS3.8 E.2
 _LAST: Final = 2
 _PDV_CONTROL: Final = 2  # context ID and message control header count in the PDV's length
 _SLACK: Final = 6  # peers that take the maximum length for the value's alone
 _LARGEST_PDV: Final = 131072  # bytes we send in one P-DATA-TF even when the peer sets no limit
+_GATHERED: Final = 1024 * 1024  # bytes of a data set that are sent together
 _P_DATA: Final = struct.Struct(">BxLLBB")  # PDU type, PDU length, PDV length, context ID, control
 
 
@@ -165,9 +167,9 @@ def send_message(
     peer_maximum_length: int,
     timeout: float | None,
 ) -> None:
-    """Send a message; `data_set` is read from its position to its end, at most two of `_LARGEST_PDV` ahead.
+    """Send a message; `data_set` is read from its position to its end, `_GATHERED` and one PDU at a time.
 
-    Peers that take small PDUs only get several at once: each system call gives other threads the interpreter.
+    Peers that take small PDUs only get many at once: each system call gives other threads the interpreter.
 
     `peer_maximum_length` is the peer's maximum PDV list length, 0 = none (PS3.8 D.1).
 
@@ -175,7 +177,8 @@ def send_message(
         AssociationEnded: the peer is gone or stopped reading for `timeout` seconds.
     """
     room = min(peer_maximum_length or _LARGEST_PDV, _LARGEST_PDV) - PDV_HEADER.size
-    first = None if data_set is None else data_set.read(room)
+    values = iter(()) if data_set is None else _values(data_set, room)
+    first = next(values, None)
     fields = {**command, "CommandDataSetType": 0x0001 if first else NO_DATA_SET}
     parts: list[Bytes] = []
     encoded = encode_command_set(fields)
@@ -183,17 +186,28 @@ def send_message(
         last = start + room >= len(encoded)
         parts += _p_data(context_id, _COMMAND | (_LAST if last else 0), encoded[start : start + room])
     gathered = 0
-    while first and data_set is not None:
-        following = data_set.read(room)
+    while first:
+        following = next(values, None)
         parts += _p_data(context_id, 0 if following else _LAST, first)
         gathered += len(first)
-        if following and gathered >= _LARGEST_PDV - PDV_HEADER.size:
+        if following and (gathered >= _GATHERED or len(parts) >= MOST_PARTS):
             stream.send(parts, timeout)
             parts, gathered = [], 0
         first = following
     stream.send(parts, timeout)
 
 
-def _p_data(context_id: int, control: int, value: bytes) -> list[Bytes]:
+def _values(data_set: BinaryIO, room: int) -> Iterator[Bytes]:
+    """What is left of `data_set` in pieces of `room` bytes; not copied if it is in memory."""
+    if isinstance(data_set, io.BytesIO):
+        content = memoryview(data_set.getvalue())  # of which a BytesIO makes no copy, unlike read() and getbuffer()
+        for start in range(data_set.tell(), len(content), room):
+            yield content[start : start + room]
+    else:
+        while value := data_set.read(room):
+            yield value
+
+
+def _p_data(context_id: int, control: int, value: Bytes) -> list[Bytes]:
     """A P-DATA-TF with one PDV, PS3.8 9.3.5."""
     return [_P_DATA.pack(P_DATA_TF, len(value) + 6, len(value) + _PDV_CONTROL, context_id, control), value]

@@ -8,11 +8,13 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
+from typing import Final
 
 from scp.upper_layer.errors import AssociationEnded
 
 Bytes = bytes | bytearray | memoryview
 
+MOST_PARTS: Final = 128  # that go out in one system call, which would take 1024
 _LARGEST_JOIN = 65536  # bytes of a TLS record's plain text we glue together; larger parts go out on their own
 
 
@@ -69,7 +71,7 @@ class Transport:
         waiting = self._prepare(parts)
         while waiting:
             try:
-                sent = self.socket.send(waiting[0]) if self._tls else self.socket.sendmsg(waiting[:16])
+                sent = self.socket.send(waiting[0]) if self._tls else self.socket.sendmsg(waiting[:MOST_PARTS])
             except (BlockingIOError, ssl.SSLWantWriteError):
                 if not self._wait(select.POLLOUT, timeout):
                     raise AssociationEnded("the peer stopped reading") from None

@@ -243,7 +243,7 @@ def test_abort_from_another_thread_ends_a_store(peer: Peer) -> None:
 def test_a_source_that_fails_aborts_the_association(group: Workers) -> None:
     """Half a message cannot be taken back: the peer must not wait for the rest, nor store it."""
 
-    class Failing(io.BytesIO):
+    class Failing(io.BufferedReader):
         def read(self, size: int | None = -1, /) -> bytes:
             if self.tell() > 500_000:
                 raise OSError("the source is gone")
@@ -251,6 +251,6 @@ def test_a_source_that_fails_aborts_the_association(group: Workers) -> None:
 
     association = open_to(group.port)
     with pytest.raises(OSError, match="the source is gone"):
-        association.store(Failing(bytes(1_000_000)), CT, "1.2.3", EXPLICIT)
+        association.store(Failing(io.BytesIO(bytes(1_000_000))), CT, "1.2.3", EXPLICIT)
     association.release()
     eventually(lambda: group.associations() == 0)

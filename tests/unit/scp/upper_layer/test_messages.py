@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import socket
 import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -159,3 +162,40 @@ def test_what_we_send_respects_the_maximum_and_is_read_back(pair: Pair, maximum:
     assert control & 2
     assert data_set == content[:size]
     assert decode_command_set(command)["CommandDataSetType"] == (1 if size else 0x0101)
+
+
+@pytest.mark.parametrize("maximum", [4096, 16384, 0])
+@pytest.mark.parametrize("is_file", [False, True])
+def test_a_large_data_set_arrives_whole_and_its_source_is_free_again(
+    pair: Pair, tmp_path: Path, maximum: int, *, is_file: bool
+) -> None:
+    """From its position; memory is not copied on the way, nor held afterwards."""
+    content = os.urandom(2_500_001)
+    (tmp_path / "data set").write_bytes(content)
+    source: BinaryIO = (tmp_path / "data set").open("rb") if is_file else io.BytesIO(content)
+    source.seek(1)
+    stream, peer = pair
+    received = io.BytesIO()
+
+    def read() -> None:
+        reader = MessageReader(PduStream(Transport(peer), pdu_timeout=5), replace(LIMITS, idle_timeout=5))
+        reader.read_data_set(reader.read_command(5), received)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    send_message(stream, 5, {"CommandField": 1, "Status": 0}, source, peer_maximum_length=maximum, timeout=5)
+    source.close()
+    thread.join()
+    assert received.getvalue() == content[1:]
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+def test_a_source_can_be_closed_though_the_error_of_sending_it_is_kept(
+    pair: Pair, tmp_path: Path, *, is_file: bool
+) -> None:
+    (tmp_path / "data set").write_bytes(bytes(10_000_000))
+    source: BinaryIO = (tmp_path / "data set").open("rb") if is_file else io.BytesIO(bytes(10_000_000))
+    with pytest.raises(AssociationEnded, match="stopped reading") as ended:
+        send_message(pair[0], 5, {"CommandField": 1}, source, peer_maximum_length=0, timeout=0.1)
+    source.close()
+    assert ended.value.__traceback__
