@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -46,6 +48,8 @@ log = logging.getLogger(__name__)
 START_PATIENCE: Final = 3.0  # seconds; Orthanc's start waits, and readers do when this process starts again
 DRAIN_TIME: Final = 3.0  # seconds that running uploads have after SIGTERM
 _HELD_SHARE: Final = 4  # uploads give way to stores until so much of the spool is taken: a quarter
+# bytes of a file to send, which the disk may begin to read: a worker asks for several files, but reads one at a time
+_BEGINNING: Final = 16 * 1024 * 1024
 
 
 class CannotStart(Exception):
@@ -246,7 +250,11 @@ class TransferProcess:
     def _fetch_to_send(self, name: str) -> tuple[int, bool]:
         descriptor = self._fetcher.fetch(name, Priority.SEND)
         self._prefetcher.read(name)
-        return descriptor, self._fetcher.just_verified.take(name, descriptor)
+        was_verified = self._fetcher.just_verified.take(name, descriptor)
+        if not was_verified:  # it may be on the disk only
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(descriptor, 0, _BEGINNING, os.POSIX_FADV_WILLNEED)
+        return descriptor, was_verified
 
     def _announce(self, attachments: list[tuple[str, int]]) -> None:
         for name, size in attachments:
