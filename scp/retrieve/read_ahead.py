@@ -1,6 +1,7 @@
 """Instances read from Orthanc before it is their turn: a read may be a request to S3, which has latency.
 
-At most `WINDOW` instances are held or under way at any time, each in memory only up to the client's limit.
+At most `WINDOW` instances are held or under way at any time, each in memory only up to the client's limit. The thread
+that sends asks the transfer process for each of them, which works at all of them at once; see `_Threads` for the rest.
 """
 
 from __future__ import annotations
@@ -168,9 +169,11 @@ def read_ahead(
                     reader.announce(instances[number : number + ANNOUNCED + _ANNOUNCEMENT])
                 under_way.append((instance, threads.begin(instance)))
                 if len(under_way) == WINDOW:
-                    yield under_way.popleft()
+                    yield under_way[0]  # and gone only afterwards: who leaves may not have taken it
+                    under_way.popleft()
             while under_way:
-                yield under_way.popleft()
+                yield under_way[0]
+                under_way.popleft()
         finally:
             for _, future in under_way:
                 if not future.cancel():

@@ -171,8 +171,19 @@ def test_leaving_early_closes_what_was_read_and_gives_up_what_was_asked_for(
     threading.Timer(0.1, leave.set).start()
     ahead.close()
     assert all(content.closed for content in reader.contents)
-    assert len(reader.contents) == (4 if hands_over else WINDOW)
     assert reader.given_up == (WINDOW - 4 if hands_over else 0)
+    assert len(reader.contents) + reader.given_up <= WINDOW
+
+
+@pytest.mark.parametrize("taken", [0, COUNT - 2])
+def test_leaving_without_what_one_was_given_closes_it(reader: FakeReader, taken: int) -> None:
+    """A request is cancelled between two instances."""
+    with closing(read_ahead(reader, INSTANCES)) as ahead:
+        for _ in range(taken):
+            next(ahead)[1].result(PATIENCE).close()
+        next(ahead)[1].result(PATIENCE)
+    assert len(reader.contents) > taken
+    assert all(content.closed for content in reader.contents)
 
 
 def test_without_a_thread_nothing_that_was_asked_for_is_left(
