@@ -15,6 +15,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import urllib3
 
 Buffer: TypeAlias = bytes | memoryview
+
+LARGEST_AWAITED: Final = 1024 * 1024  # bytes that the kernel may hold of a body that nobody reads yet
 
 _LONGEST_HEAD: Final = 64 * 1024  # bytes of status line and fields
 _LONGEST_LINE: Final = 4096  # bytes before and after a chunk
@@ -114,33 +117,145 @@ def exchange(
     """
     head = _head(method, target, headers)
     connection = pool._get_conn(timeout=pool_timeout)  # noqa: SLF001 - urllib3 has no other way to lend a connection
-    try:
-        is_new = connection.is_closed
-        if is_new:
-            _connect(pool, connection)
-        if is_new or connection.sock.gettimeout() is not None:  # type: ignore[attr-defined]  # urllib3 itself has used it
-            _limit(connection, timeout)
+    with _lent(pool, connection):
+        _make_ready(pool, connection, timeout)
         return Answer(pool, connection, method, _sent(connection, head, body))
-    except BaseException as error:
-        connection.close()
-        pool._put_conn(None)  # noqa: SLF001 - its place in the pool is free again
-        if isinstance(error, (OSError, ssl.CertificateError)):
-            raise _translated(pool, error) from error
-        raise
+
+
+def ask(
+    pool: urllib3.HTTPConnectionPool,
+    method: str,
+    target: str,
+    headers: Mapping[str, str],
+    *,
+    timeout: float,
+    may_connect: bool,
+) -> Asked | None:
+    """Send one request without a body, and return; None: it would have to connect first, which may take a while.
+
+    Raises:
+        urllib3.exceptions.HTTPError: it could not be sent.
+    """
+    head = _head(method, target, headers)
+    connection = pool._get_conn()  # noqa: SLF001 - as above
+    if connection.is_closed and not may_connect:
+        pool._put_conn(connection)  # noqa: SLF001 - as above
+        return None
+    with _lent(pool, connection):
+        _make_ready(pool, connection, timeout)
+        broken = _sent(connection, head, ())
+        if broken is not None:
+            raise broken
+    return Asked(pool, connection, method)
+
+
+class Asked:
+    """A request whose answer somebody waits for with poll(2). Close it if `answer` was not called."""
+
+    def __init__(self, pool: urllib3.HTTPConnectionPool, connection: Any, method: str) -> None:
+        self._pool = pool
+        self._connection = connection
+        self._method = method
+        self._received = b""
+        self._answer: Answer | None = None
+        self._error: HTTPError | None = None
+        self._is_awaited = False  # the body
+
+    def fileno(self) -> int:
+        descriptor: int = self._connection.sock.fileno()
+        return descriptor
+
+    def missing(self) -> int:
+        """How many bytes have to come before all is here, as far as that is known now; 0: nothing is worth waiting for.
+
+        Never waits. `fileno` becomes readable when they have come, up to `LARGEST_AWAITED`; then this has to be called
+        again. What breaks is told by `answer`.
+        """
+        if self._is_awaited or self._error is not None:
+            return 0
+        if self._answer is None:
+            try:
+                if not self._has_head():
+                    return 1
+                self._answer = self._begun()
+            except (OSError, HTTPError) as error:
+                self._error = _translated(self._pool, error)
+                return 0
+        missing = self._answer.missing
+        if missing:
+            self._is_awaited = True
+            self._answer.wake_at(min(missing, LARGEST_AWAITED))
+        return missing
+
+    def answer(self) -> Answer:
+        """The answer, whose body is still to be read; once.
+
+        Raises:
+            urllib3.exceptions.HTTPError: there is none.
+        """
+        if self._error is not None:
+            self.close()
+            raise self._error
+        answer = self._answer or self._begun()
+        if self._is_awaited:
+            answer.wake_at(1)
+        self._answer = self._connection = None
+        return answer
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._pool._put_conn(None)  # noqa: SLF001 - its place in the pool is free again
+            self._connection = None
+
+    def _begun(self) -> Answer:
+        connection, self._connection = self._connection, None
+        with _lent(self._pool, connection):
+            answer = Answer(self._pool, connection, self._method, received=self._received)
+        self._connection = connection
+        return answer
+
+    def _has_head(self) -> bool:
+        """Receive what has come of it; whether that is all of it, or the connection has ended."""
+        sock = self._connection.sock
+        timeout = sock.gettimeout()
+        try:
+            if timeout is not None:  # TLS
+                sock.settimeout(0)
+            while b"\r\n\r\n" not in self._received and len(self._received) <= _LONGEST_HEAD:
+                piece = sock.recv(_HEAD, socket.MSG_DONTWAIT if timeout is None else 0)
+                if not piece:
+                    break
+                self._received += piece
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        finally:
+            if timeout is not None:
+                sock.settimeout(timeout)
+        return True
 
 
 class Answer:
     """Status, headers and body of one answer; leaving its `with` block gives the connection back, or closes it."""
 
     def __init__(
-        self, pool: urllib3.HTTPConnectionPool, connection: Any, method: str, broken: OSError | None = None
+        self,
+        pool: urllib3.HTTPConnectionPool,
+        connection: Any,
+        method: str,
+        broken: OSError | None = None,
+        *,
+        received: bytes = b"",
     ) -> None:
-        """Reads status and headers. `broken` is why the request could not be sent whole: an answer may explain it."""
+        """Reads status and headers, which begin with `received`.
+
+        `broken` is why the request could not be sent whole: an answer may explain it.
+        """
         self._pool = pool
         self._connection = connection
         self._socket = connection.sock
         self._whole = socket.MSG_WAITALL if type(connection.sock) is socket.socket else 0  # TLS knows no flags
-        self._rest = b""  # received, and not looked at
+        self._rest = received  # and not looked at
         try:
             self.status, self.headers, version = self._read_head()
         except (OSError, HTTPError):
@@ -198,6 +313,17 @@ class Answer:
                 raise _translated(self._pool, error) from error
         self._note(count, wanted)
         return count
+
+    @property
+    def missing(self) -> int:
+        """Bytes of the body that have not been received; 0 also if it does not say how long it is."""
+        if self._left is None or self._is_chunked:
+            return 0
+        return max(0, self._left - len(self._rest) - (0 if self._whole else self._socket.pending()))
+
+    def wake_at(self, count: int) -> None:
+        """Let poll(2) find the connection readable when so many bytes have come; the kernel makes room for them."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
     def close(self) -> None:
         """End the connection; unread bytes may follow, so it cannot be used again."""
@@ -313,6 +439,19 @@ class Answer:
         return received
 
 
+@contextmanager
+def _lent(pool: urllib3.HTTPConnectionPool, connection: Any) -> Iterator[None]:
+    """Close the connection if the block fails, with an error of urllib3's."""
+    try:
+        yield
+    except BaseException as error:
+        connection.close()
+        pool._put_conn(None)  # noqa: SLF001 - its place in the pool is free again
+        if isinstance(error, (OSError, ssl.CertificateError)):
+            raise _translated(pool, error) from error
+        raise
+
+
 def _head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
     head = "\r\n".join(lines)
@@ -327,6 +466,14 @@ def _connect(pool: urllib3.HTTPConnectionPool, connection: Any) -> None:
         pool._prepare_proxy(connection)  # noqa: SLF001 - asks the proxy for a tunnel
     else:
         connection.connect()
+
+
+def _make_ready(pool: urllib3.HTTPConnectionPool, connection: Any, timeout: float) -> None:
+    is_new = connection.is_closed
+    if is_new:
+        _connect(pool, connection)
+    if is_new or connection.sock.gettimeout() is not None:  # urllib3 itself has used it
+        _limit(connection, timeout)
 
 
 def _limit(connection: Any, timeout: float) -> None:

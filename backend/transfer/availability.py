@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from io import BufferedIOBase
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from backend.transfer.object_store.errors import (
     ContentChanged,
@@ -25,6 +25,9 @@ from backend.transfer.object_store.errors import (
     ObjectUnencrypted,
 )
 from backend.transfer.object_store.protocols import ObjectAttributes, ObjectStore, OpenObject
+
+if TYPE_CHECKING:
+    from config.http_exchange import Asked
 
 log = logging.getLogger(__name__)
 
@@ -140,8 +143,11 @@ class ObservedObjectStore:
         with self._availability.observing(PUT):
             self._store.put(key, content, size, digest)
 
-    def get(self, key: str) -> AbstractContextManager[OpenObject]:
-        return self._get(key)
+    def ask(self, key: str, *, may_connect: bool = False) -> Asked | None:
+        return self._store.ask(key, may_connect=may_connect)
+
+    def get(self, key: str, asked: Asked | None = None) -> AbstractContextManager[OpenObject]:
+        return self._get(key, asked)
 
     def head(self, key: str) -> ObjectAttributes:
         with self._availability.observing(GET):  # S3 asks for the same permission, and from the same servers
@@ -152,8 +158,8 @@ class ObservedObjectStore:
             return self._store.get_range(key, start, end)
 
     @contextmanager
-    def _get(self, key: str) -> Iterator[OpenObject]:
-        with self._availability.observing(GET), self._store.get(key) as found:
+    def _get(self, key: str, asked: Asked | None) -> Iterator[OpenObject]:
+        with self._availability.observing(GET), self._store.get(key, asked) as found:
             yield found
 
     def delete(self, key: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import time
 import uuid
 from hashlib import md5, sha256
@@ -24,6 +25,7 @@ from backend.transfer.object_store.errors import (
 from backend.transfer.object_store.memory import MemoryObjectStore
 from backend.transfer.object_store.protocols import ObjectAttributes, ObjectStore, UnfinishedUpload
 from backend.transfer.object_store.s3 import S3ObjectStore
+from config.http_exchange import Asked
 from config.settings import MEGABYTE, StorageSettings
 from tests.bench.distant_s3 import DistantS3
 from tests.fakes import s3_faults
@@ -64,6 +66,14 @@ def put(store: ObjectStore, key: str, body: bytes) -> None:
     store.put(key, BytesIO(body), len(body), sha256(body).digest())
 
 
+def come(asked: Asked) -> None:
+    """Wait until all of the answer has come."""
+    waiting = select.poll()
+    waiting.register(asked.fileno(), select.POLLIN)
+    while asked.missing():
+        assert waiting.poll(5000)
+
+
 def read(store: ObjectStore, key: str) -> tuple[ObjectAttributes, bytes]:
     with store.get(key) as found:
         return found.attributes, b"".join(found.chunks())
@@ -102,6 +112,27 @@ def test_what_was_put_is_got_with_its_digest(store: ObjectStore, size: int) -> N
     body = BODY[:size]
     put(store, "key", body)
     assert read(store, "key") == (ObjectAttributes(size, sha256(body).digest()), body)
+
+
+@pytest.mark.parametrize("size", [0, 4096, 500_000])
+def test_what_was_asked_for_is_got_once_it_has_come(
+    store: ObjectStore, request: pytest.FixtureRequest, size: int
+) -> None:
+    body = BODY[:size]
+    put(store, "key", body)
+    for _ in range(2):  # the second time over the connection of the first
+        asked = store.ask("key", may_connect=True)
+        assert (asked is None) == ("memory" in request.node.callspec.params["without_bucket"])
+        if asked is not None:
+            come(asked)
+        with store.get("key", asked) as found:
+            assert found.attributes == ObjectAttributes(size, sha256(body).digest())
+            assert b"".join(found.chunks()) == body
+    asked = store.ask("nothing", may_connect=True)
+    if asked is not None:
+        come(asked)
+    with pytest.raises(ObjectMissing), store.get("nothing", asked):
+        pass
 
 
 def test_it_is_found_out_whether_checksums_are_verified_and_nothing_is_left_of_it(

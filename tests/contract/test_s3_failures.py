@@ -33,7 +33,7 @@ from backend.transfer.object_store.errors import (
     UnusableSettings,
 )
 from backend.transfer.object_store.s3 import S3ObjectStore
-from tests.contract.test_object_store import put, read, settings
+from tests.contract.test_object_store import come, put, read, settings
 from tests.fakes import s3_faults
 from tests.fakes.s3_faults import BUCKET, FakeS3, Stored
 
@@ -496,3 +496,23 @@ def test_a_server_that_takes_no_bytes_of_a_file_is_unreachable_in_time(
         put_file(silent, folder / "file", body)
     assert time.monotonic() - begin < 20 * REQUEST_TIMEOUT
     listener.close()
+
+
+def test_what_was_asked_for_on_a_connection_that_ends_is_asked_for_again(store: S3ObjectStore, fake: FakeS3) -> None:
+    """As any request on a kept connection, which the server may close at that very moment."""
+    fake.objects["key"] = Stored(BODY, {})
+    fake.add("GET", s3_faults.drop)
+    asked = store.ask("key", may_connect=True)
+    assert asked is not None
+    come(asked)
+    with store.get("key", asked) as found:
+        assert b"".join(found.chunks()) == BODY
+    assert [method for method, _ in fake.requests] == ["GET", "GET"]
+
+
+def test_who_cannot_ask_gets_the_reason(fake: FakeS3) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    store = S3ObjectStore(settings(url, BUCKET, RequestTimeout=REQUEST_TIMEOUT, ConnectTimeout=0.5), 4)
+    assert store.ask("key", may_connect=True) is None
+    with pytest.raises(Unreachable), store.get("key"):
+        pass

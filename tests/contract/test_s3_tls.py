@@ -15,7 +15,7 @@ from backend.stack.ports import free_port
 from backend.stack.processes import Process, wait_until
 from backend.transfer.object_store.errors import Unreachable
 from backend.transfer.object_store.s3 import S3ObjectStore
-from tests.contract.test_object_store import BODY, LARGE, put, read, settings
+from tests.contract.test_object_store import BODY, LARGE, come, put, read, settings
 from tests.fakes.certificates import Certificates, make_certificates
 
 
@@ -47,6 +47,11 @@ def test_its_authority_is_trusted_for_every_operation(url: str, certificates: Ce
     put(store, "key", BODY)
     put(store, "large", bytes(LARGE))
     assert read(store, "key")[1] == BODY
+    asked = store.ask("key", may_connect=True)
+    assert asked is not None
+    come(asked)
+    with store.get("key", asked) as found:
+        assert b"".join(found.chunks()) == BODY
     assert store.get_range("key", 1, 3) == BODY[1:3]
     assert [entry.key for entry in store.list("")] == ["key", "large"]
     store.delete("key")

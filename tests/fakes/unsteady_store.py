@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
+from typing import TYPE_CHECKING
 
 from backend.transfer.object_store.memory import MemoryObjectStore
 from backend.transfer.object_store.protocols import OpenObject
+
+if TYPE_CHECKING:
+    from config.http_exchange import Asked
 
 Act = Callable[[], None]
 
@@ -30,9 +34,9 @@ class UnsteadyStore(MemoryObjectStore):
             self.after_put.pop(0)()
 
     @contextmanager
-    def get(self, key: str) -> Iterator[OpenObject]:  # type: ignore[override]  # the Protocol's type, not the memory store's
+    def get(self, key: str, asked: Asked | None = None) -> Iterator[OpenObject]:  # type: ignore[override]  # the Protocol's type, not the memory store's
         self._act("get", key, self.before_get)
-        with super().get(key) as found:
+        with super().get(key, asked) as found:
             yield found
 
     def get_range(self, key: str, start: int, end: int) -> bytes:

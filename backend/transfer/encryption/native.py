@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from io import BufferedIOBase
 from tempfile import SpooledTemporaryFile
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import AEADDecryptionContext, Cipher
@@ -32,6 +32,9 @@ from backend.transfer.object_store.protocols import (
     ObjectStore,
     OpenObject,
 )
+
+if TYPE_CHECKING:
+    from config.http_exchange import Asked
 
 SUFFIX: Final = ".enc"
 _PREFIX: Final = struct.Struct("<2sI32s32s")
@@ -89,13 +92,16 @@ class NativeObjectStore:
         self._store.put(key, content, size, digest)
         self._delete_native(key)
 
+    def ask(self, key: str, *, may_connect: bool = False) -> Asked | None:  # noqa: ARG002 - the first request may not be the last
+        return None
+
     @contextmanager
-    def get(self, key: str) -> Iterator[OpenObject]:
+    def get(self, key: str, asked: Asked | None = None) -> Iterator[OpenObject]:
         """Also raises ObjectOfAnotherKey."""
         with ExitStack() as stack:
             is_native = False
             try:
-                found = stack.enter_context(self._store.get(key))
+                found = stack.enter_context(self._store.get(key, asked))
             except ObjectMissing:
                 if self._legacy:
                     raise

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BufferedIOBase
+from typing import TYPE_CHECKING
 
 from backend.transfer.encryption.envelope import (
     CHUNK,
@@ -31,6 +32,9 @@ from backend.transfer.object_store.protocols import (
     UnfinishedUpload,
 )
 
+if TYPE_CHECKING:
+    from config.http_exchange import Asked
+
 
 class EncryptedObjectStore:
     """Encrypts whatever is put; sizes and digests are those of the plaintext, ETags of the stored bytes.
@@ -47,6 +51,7 @@ class EncryptedObjectStore:
     ) -> None:
         """`accept_unencrypted_before` is in Unix time, of the server's clock; 0 = accept none."""
         self._store = store
+        self.ask = store.ask
         self._keys = keys
         self._register = register
         self._accept_before = accept_unencrypted_before
@@ -59,9 +64,9 @@ class EncryptedObjectStore:
         self._store.put(key, encrypted, encrypted.size, encrypted.digest)
 
     @contextmanager
-    def get(self, key: str) -> Iterator[OpenObject]:
+    def get(self, key: str, asked: Asked | None = None) -> Iterator[OpenObject]:
         """Also raises ObjectOfAnotherKey and ObjectUnencrypted."""
-        with self._store.get(key) as found:
+        with self._store.get(key, asked) as found:
             start, whole = peek(found, HEADER)
             if is_encrypted(start):
                 envelope = self._unseal(key, start, found.attributes)
@@ -149,6 +154,7 @@ class UnencryptedObjectStore:
     def __init__(self, store: ObjectStore, register: KeyRegister) -> None:
         self._store = store
         self._register = register
+        self.ask = store.ask
         self.head = store.head
         self.get_range = store.get_range  # of an encrypted object: bytes that do not verify
         self.delete = store.delete
@@ -163,9 +169,9 @@ class UnencryptedObjectStore:
         self._store.put(key, content, size, digest)
 
     @contextmanager
-    def get(self, key: str) -> Iterator[OpenObject]:
+    def get(self, key: str, asked: Asked | None = None) -> Iterator[OpenObject]:
         """Also raises ObjectOfAnotherKey."""
-        with self._store.get(key) as found:
+        with self._store.get(key, asked) as found:
             start, whole = peek(found, HEADER)
             if is_encrypted(start):
                 raise ObjectOfAnotherKey(f"{key} is encrypted, but Isen.Storage.Encryption names no keys")

@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from io import BufferedIOBase
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from config.http_exchange import Asked
 
 Chunk: TypeAlias = bytes | bytearray | memoryview
 
@@ -96,9 +99,18 @@ class VerifiesChecksums(Protocol):
         ...
 
 
+class AskObject(Protocol):
+    def ask(self, key: str, *, may_connect: bool = False) -> Asked | None:
+        """Send the request of `get` and return, so that one thread may have many under way.
+
+        None: that was not possible, or not without waiting for a connection, which it does if it `may_connect`.
+        """
+        ...
+
+
 class GetObject(Protocol):
-    def get(self, key: str) -> AbstractContextManager[OpenObject]:
-        """Open an object.
+    def get(self, key: str, asked: Asked | None = None) -> AbstractContextManager[OpenObject]:
+        """Open an object. `asked` is what `ask` has given for this key; it is used once.
 
         Raises:
             ObjectMissing: there is none, and the store would tell if there were.
@@ -120,8 +132,8 @@ class GetRange(Protocol):
         ...
 
 
-class ReadObject(GetObject, GetRange, Protocol):
-    """Both ways to read."""
+class ReadObject(AskObject, GetObject, GetRange, Protocol):
+    """Every way to read."""
 
 
 class HeadObject(Protocol):
@@ -167,6 +179,7 @@ class CreateBucket(Protocol):
 class ObjectStore(
     PutObject,
     VerifiesChecksums,
+    AskObject,
     GetObject,
     GetRange,
     HeadObject,

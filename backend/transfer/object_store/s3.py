@@ -42,7 +42,7 @@ from backend.transfer.object_store.s3_signature import Signature
 from config.http_exchange import BodyUnreadable, Buffer, FileBody
 
 if TYPE_CHECKING:
-    from config.http_exchange import Answer
+    from config.http_exchange import Answer, Asked
     from config.settings import StorageSettings
 
 _BLOCK: Final = 256 * 1024  # bytes per send; each has the whole time-out for itself
@@ -156,9 +156,12 @@ class S3ObjectStore:
             self._checksums_count = bool(error.code)  # else it was somebody between
         return self._checksums_count
 
+    def ask(self, key: str, *, may_connect: bool = False) -> Asked | None:
+        return self._connection.ask(key, may_connect=may_connect)
+
     @contextmanager
-    def get(self, key: str) -> Iterator[_OpenS3Object]:
-        with self._renewing(), self._connection.request("GET", "GetObject", key) as response:
+    def get(self, key: str, asked: Asked | None = None) -> Iterator[_OpenS3Object]:
+        with self._renewing(), self._connection.request("GET", "GetObject", key, asked=asked) as response:
             yield _OpenS3Object(key, response)
 
     def get_range(self, key: str, start: int, end: int) -> bytes:

@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 from backend.transfer.object_store.errors import ObjectStoreError, Unreachable, UnusableSettings
 from backend.transfer.object_store.s3_errors import error_for, parse_error
 from backend.transfer.object_store.s3_signature import EMPTY_PAYLOAD, Keys, Signature
-from config.http_exchange import Answer, exchange
+from config.http_exchange import Answer, Asked, ask, exchange
 
 _LONGEST_ERROR: Final = 64 * 1024  # bytes of an error document that are read
 
@@ -71,6 +71,22 @@ class S3Connection:
             raise UnusableSettings(f"Isen.Storage.Endpoint cannot be used: {error}") from error
         self._timeout = request_timeout
 
+    def ask(self, key: str, *, may_connect: bool) -> Asked | None:
+        """Send a GET whose answer is waited for elsewhere; None: it would have to connect first, or could not be sent.
+
+        `request` says why.
+        """
+        path = self._path + quote(key, safe="/-_.~")
+        signed = self._signature.signed(
+            "GET", path, {"host": self._host}, payload_hash=EMPTY_PAYLOAD, keys=self._keys()
+        )
+        signed |= self._proxy_headers
+        url = self._before_path + path
+        try:
+            return ask(self._pool, "GET", url, signed, timeout=self._timeout, may_connect=may_connect)
+        except HTTPError:
+            return None
+
     @contextmanager
     def request(
         self,
@@ -82,10 +98,11 @@ class S3Connection:
         body: Body | None = None,
         size: int = 0,
         payload_hash: str = EMPTY_PAYLOAD,
+        asked: Asked | None = None,
     ) -> Iterator[Answer]:
         """Send one request and give its successful answer, whose body the caller may read inside the block.
 
-        `size` is the body's, in bytes, and `payload_hash` its SHA-256 in hexadecimal.
+        `size` is the body's, in bytes, and `payload_hash` its SHA-256 in hexadecimal. `asked`: it has been sent.
 
         Raises:
             ObjectStoreError: there was no answer, it was not success, or it broke while being read.
@@ -103,7 +120,7 @@ class S3Connection:
 
         with _translated(operation, key):
             try:
-                response = send()
+                response = asked.answer() if asked else send()
             except ProtocolError:
                 response = send()  # the server may have closed a kept-alive connection at that very moment
             with response:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from queue import SimpleQueue
 
 import pytest
 import urllib3
 from urllib3.exceptions import EmptyPoolError, HTTPError, NewConnectionError, ProtocolError, ReadTimeoutError
 
-from config.http_exchange import Answer, exchange
+from config.http_exchange import LARGEST_AWAITED, Answer, Asked, ask, exchange
 
 _TIMEOUT = 5.0
 _CLOSE = "the peer ends the connection"
@@ -380,3 +381,99 @@ def test_what_came_in_time_is_given_and_what_does_not_come_is_an_error(
         assert answer.readinto1(memoryview(bytearray(9))) == 4
         with pytest.raises(ReadTimeoutError):
             answer.readinto1(memoryview(bytearray(5)))
+
+
+def asked_for(pool: urllib3.HTTPConnectionPool) -> Asked:
+    asked = ask(pool, "GET", "/a", {"host": "h"}, timeout=_TIMEOUT, may_connect=True)
+    assert asked is not None
+    return asked
+
+
+def wait_for(asked: Asked) -> list[int]:
+    """What was missing each time, until nothing is worth waiting for."""
+    waiting, missing = select.poll(), [asked.missing()]
+    waiting.register(asked.fileno(), select.POLLIN)
+    while 0 < missing[-1] <= LARGEST_AWAITED:
+        assert waiting.poll(5000)
+        missing.append(asked.missing())
+    return missing
+
+
+def test_an_answer_can_be_waited_for_with_poll(peer: Peer, pool: urllib3.HTTPConnectionPool) -> None:
+    """Until all of it is here; the next answer on the connection may be shorter."""
+    head, body = b"HTTP/1.1 200 OK\r\ncontent-length: 512000\r\n\r\n", bytes(range(256)) * 2000
+    pieces = [head[:20], head[20:] + body[:10], body[10:1000], body[1000:400_000], _WAIT, body[400_000:]]
+    peer.answers(pieces, [b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", _WAIT])
+    asked = asked_for(pool)
+    missing = wait_for(asked)
+    assert missing[0] == 1
+    assert missing[-2:] == [len(body) - 10, 0]
+    begun = time.monotonic()
+    with asked.answer() as answer:
+        assert answer.read() == body
+    assert time.monotonic() - begun < 0.2, "it was all here"
+    asked.close()  # it has been given away: nothing is left to close
+    asked = asked_for(pool)
+    assert wait_for(asked)[-1] == 0
+    with asked.answer() as answer:
+        assert answer.read() == b"ok"
+    assert peer.connections == 1
+
+
+def test_asking_does_not_wait_for_a_connection_unless_it_may(peer: Peer, pool: urllib3.HTTPConnectionPool) -> None:
+    peer.answers(*[[b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"]] * 3)
+    assert ask(pool, "GET", "/a", {"host": "h"}, timeout=_TIMEOUT, may_connect=False) is None
+    assert peer.connections == 0
+    with get(pool) as answer:
+        answer.read()
+    asked = ask(pool, "GET", "/a", {"host": "h"}, timeout=_TIMEOUT, may_connect=False)
+    assert asked is not None
+    with asked.answer() as answer:  # without having waited
+        assert answer.read() == b"ok"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "missing"),
+    [
+        ([b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"2\r\nok\r\n0\r\n\r\n"], 0),
+        ([b"HTTP/1.1 200 OK\r\n\r\n", b"ok", _CLOSE], 0),
+        ([b"HTTP/1.1 204 No Content\r\n\r\n"], 0),
+        ([b"HTTP/1.1 200 OK\r\ncontent-length: 9000000\r\n\r\n"], 9_000_000),
+        ([b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok", _CLOSE], 0),
+    ],
+)
+def test_what_cannot_be_waited_for_is_not(
+    peer: Peer, pool: urllib3.HTTPConnectionPool, pieces: list[object], missing: int
+) -> None:
+    peer.answers(pieces, [b"HTTP/1.1 204 No Content\r\n\r\n"])
+    with closing(asked_for(pool)) as asked:
+        assert wait_for(asked)[-1] == missing
+    with get(pool) as answer:  # its connection is closed, and its place free
+        assert answer.status == 204
+
+
+@pytest.mark.parametrize(
+    "answer", [[b"SSH-2.0-OpenSSH\r\n\r\n"], [b"HTTP/1.1 200 OK\r\nx: " + b"y" * 70_000], [_CLOSE], [_RESET]]
+)
+def test_what_breaks_is_told_by_whoever_wants_the_answer(
+    peer: Peer, pool: urllib3.HTTPConnectionPool, answer: Sequence[object]
+) -> None:
+    peer.answers(answer, [b"HTTP/1.1 204 No Content\r\n\r\n"])
+    with closing(asked_for(pool)) as asked:
+        assert wait_for(asked)[-1] == 0
+        with pytest.raises(ProtocolError):
+            asked.answer()
+    with get(pool) as response:
+        assert response.status == 204
+
+
+def test_what_cannot_be_sent_is_an_error_and_frees_its_place(peer: Peer, pool: urllib3.HTTPConnectionPool) -> None:
+    peer.answers(*[[b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"]] * 2)
+    with get(pool) as answer:
+        answer.read()
+    assert pool.pool is not None
+    pool.pool.queue[-1].sock.shutdown(socket.SHUT_WR)
+    with pytest.raises(ProtocolError):
+        asked_for(pool)
+    with get(pool) as answer:
+        assert answer.read() == b"ok"
