@@ -32,6 +32,11 @@ class Priority(IntEnum):
 Rank = int  # of a download: who began first goes first, whatever its priority, so that nobody starves
 
 
+def busy_cores() -> int:
+    """How many cores may hash and write downloads: the others are for those who wait for them."""
+    return max(1, (os.cpu_count() or 1) // 2)
+
+
 class Turns:
     """To hash and write what has come: a few at a time, the lowest rank first. Thread-safe."""
 
@@ -68,7 +73,7 @@ class DownloadSlots:
 
     def __init__(self, total: int) -> None:
         """What nobody waits for gets at most three quarters of `total`, and at least one."""
-        self.turns = Turns(max(1, (os.cpu_count() or 1) // 2))  # the other cores are for those who wait for it
+        self.turns = Turns(busy_cores())
         self._limits = {
             Priority.READ: total,
             Priority.SEND: total,
@@ -87,23 +92,41 @@ class DownloadSlots:
         Raises:
             Unreachable: none became free within `timeout` seconds.
         """
-        ticket = None
-        with self._lock:
-            rank = next(self._order)
-            if self._waiting or self._used >= self._limits[priority]:
-                ticket = (priority, rank, threading.Event())
-                heapq.heappush(self._waiting, ticket)
-                self._grant()
-            else:
-                self._used += 1
-        if ticket is not None and not ticket[2].wait(timeout) and not self._granted_late(ticket):
-            raise Unreachable(f"no download could begin within {timeout:g} s: too many are waiting for S3")
+        rank = self.taken(priority, timeout)
         try:
             yield rank
         finally:
-            with self._lock:
-                self._used -= 1
-                self._grant()
+            self.give_back()
+
+    def taken(self, priority: Priority, timeout: float = _WAIT) -> Rank:
+        """As `held`, until `give_back`."""
+        with self._lock:
+            rank = self._taken_at_once(priority)
+            if rank is not None:
+                return rank
+            rank = next(self._order)
+            ticket = (priority, rank, threading.Event())
+            heapq.heappush(self._waiting, ticket)
+            self._grant()
+        if not ticket[2].wait(timeout) and not self._granted_late(ticket):
+            raise Unreachable(f"no download could begin within {timeout:g} s: too many are waiting for S3")
+        return rank
+
+    def taken_at_once(self, priority: Priority) -> Rank | None:
+        """As `taken`, without waiting; None: none is free."""
+        with self._lock:
+            return self._taken_at_once(priority)
+
+    def give_back(self) -> None:
+        with self._lock:
+            self._used -= 1
+            self._grant()
+
+    def _taken_at_once(self, priority: Priority) -> Rank | None:
+        if self._waiting or self._used >= self._limits[priority]:
+            return None
+        self._used += 1
+        return next(self._order)
 
     def _grant(self) -> None:
         while self._waiting and self._used < self._limits[self._waiting[0][0]]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing, nullcontext
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from backend.atomic_file import read_part, write_digest
 from backend.cache import cache_file, open_cached
@@ -34,9 +35,12 @@ from backend.transfer.object_store.errors import (
 from backend.transfer.object_store.protocols import ReadObject
 from backend.transfer.read_cache import ReadCache
 from backend.transfer.single_flight import SingleFlight
+from config.http_exchange import LARGEST_AWAITED, Asked
 from config.whole_writes import write_all
 
 log = logging.getLogger(__name__)
+
+FetchAhead: TypeAlias = Generator[Asked | None, bool | None, bool]
 
 _RETRY_TIME: Final = 5.0  # seconds in which a failed download is begun again
 _ATTEMPTS: Final = 3  # downloads that may fail before the reader is told
@@ -126,32 +130,44 @@ class Fetcher:
         except OSError:
             return None  # the plugin tells of it, if it has to read there
 
-    def fetch_ahead(self, name: str, priority: Priority) -> bool:
-        """Put it into the cache before somebody asks for it; False if it is here or on its way already.
+    def fetch_ahead(self, name: str, priority: Priority) -> FetchAhead:
+        """Put it into the cache before somebody asks for it; returns False if it is here or on its way already.
 
-        One attempt, which gives way to readers.
+        One attempt, which gives way to readers. It yields where it would wait, so that one thread may have many under
+        way: what it has asked of the store, to be resumed when that has come, or None, before it waits for something
+        else. True sent to it has it wait for the answer by itself.
 
         Raises:
             ObjectStoreError, OSError, NoRoom: it is not here.
         """
-        was_here = False
-
-        def bring() -> int:
-            nonlocal was_here
-            # looked for in the flight, and not before it: one that has just landed has put it there
-            descriptor = self._local(name, touch=False)
-            was_here = descriptor is not None
-            if descriptor is None:
-                self._fail_fast()
-                descriptor = self._download(name, rank, unread=True)
-            return descriptor
-
-        with self._slots.held(priority) as rank:
+        rank = self._slots.taken_at_once(priority)
+        if rank is None:
+            yield None
+            rank = self._slots.taken(priority)
+        try:
             descriptor = self._in_storage_directory(name)
             if descriptor is not None:
                 os.close(descriptor)
                 return False
-            return self._flights.ahead(name, bring) and not was_here
+            with self._flights.ahead(name) as flight:
+                if flight is None:
+                    return False
+                # looked for in the flight, and not before it: one that has just landed has put it there
+                flight.descriptor = self._local(name, touch=False)
+                if flight.descriptor is not None:
+                    return False
+                self._fail_fast()
+                asked = self._store.ask(self._key(name))
+                if asked is None:
+                    yield None
+                    asked = self._store.ask(self._key(name), may_connect=True)
+                with nullcontext() if asked is None else closing(asked):
+                    if asked is not None:
+                        yield from _arrival(asked)
+                    flight.descriptor = self._download(name, rank, asked, unread=True)
+            return True
+        finally:
+            self._slots.give_back()
 
     def fetch_range(self, name: str, start: int, end: int) -> int:
         """A read-only descriptor of the bytes `start` to `end`, exclusive; the caller closes it.
@@ -259,8 +275,8 @@ class Fetcher:
         if error is not None and self._availability.failed_within(GET, _FAIL_FAST):
             raise type(error)(str(error))
 
-    def _download(self, name: str, rank: Rank, *, unread: bool = False) -> int:
-        with self._store.get(self._key(name)) as found:
+    def _download(self, name: str, rank: Rank, asked: Asked | None = None, *, unread: bool = False) -> int:
+        with self._store.get(self._key(name), asked) as found:
             size = found.attributes.size
             is_reserved = self._cache.reserve(size)
             if unread and not is_reserved:
@@ -308,6 +324,15 @@ class Fetcher:
             except OSError as error:
                 self._cache.disk_failed(error)
                 file.unlink()
+
+
+def _arrival(asked: Asked) -> Generator[Asked | None, bool | None, None]:
+    """Where to wait until all of it can be read at once; None before what takes longer."""
+    while 0 < (missing := asked.missing()) <= LARGEST_AWAITED:
+        if (yield asked):
+            return
+    if missing:
+        yield None
 
 
 def _in_memory(content: bytes) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
@@ -17,10 +17,12 @@ from typing import Final
 from backend.transfer.availability import GET, Availability
 from backend.transfer.counters import Counters
 from backend.transfer.download_slots import Priority
+from backend.transfer.download_threads import Download, DownloadThreads
 from backend.transfer.fetcher import Fetcher, NoRoom
 from backend.transfer.object_store.errors import ObjectStoreError
 from backend.transfer.read_cache import ReadCache
 from backend.transfer.unread import Unread
+from config.http_exchange import Asked
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +55,12 @@ class Prefetcher:
     def __init__(
         self, fetcher: Fetcher, cache: ReadCache, *, availability: Availability, counters: Counters, threads: int
     ) -> None:
-        """Nothing happens before `start`."""
+        """`threads` downloads under way at a time. Nothing happens before `start`."""
         self._fetcher = fetcher
         self._availability = availability
         self._counters = counters
-        self._threads = threads
-        self._changed = threading.Condition()
+        self._threads = DownloadThreads(self._begin, threads)
+        self._lock = threading.Lock()
         self._numbers = count()
         self._queue: list[_Order] = []  # heap
         self._unread = {
@@ -67,23 +69,22 @@ class Prefetcher:
         }
 
     def start(self) -> None:
-        for number in range(self._threads):
-            threading.Thread(target=self._run, name=f"prefetch-{number + 1}", daemon=True).start()
+        self._threads.start()
 
     def submit(
         self, name: str, size: int, priority: Priority, on_end: Callable[[str], None] = lambda _outcome: None
     ) -> bool:
         """Queue an attachment of `size` bytes; False: too many wait already. `on_end` gets one of `OUTCOMES`."""
-        with self._changed:
+        with self._lock:
             if len(self._queue) >= _LONGEST_QUEUE:
                 return False
             heapq.heappush(self._queue, _Order(priority, next(self._numbers), name, size, on_end))
-            self._changed.notify()
+        self._threads.wake()
         return True
 
     def cancel(self, priority: Priority) -> None:
         """Forget what waits with this priority."""
-        with self._changed:
+        with self._lock:
             cancelled = [order for order in self._queue if order.priority == priority]
             self._queue = [order for order in self._queue if order.priority != priority]
             heapq.heapify(self._queue)
@@ -99,14 +100,14 @@ class Prefetcher:
     def unread_bytes(self, priority: Priority) -> int:
         return self._unread[priority].bytes
 
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._queue)
-                order = heapq.heappop(self._queue)
-            order.on_end(self._fetch(order))
+    def _begin(self) -> Download | None:
+        with self._lock:
+            return self._fetch(heapq.heappop(self._queue)) if self._queue else None
 
-    def _fetch(self, order: _Order) -> str:
+    def _fetch(self, order: _Order) -> Download:
+        order.on_end((yield from self._outcome(order)))
+
+    def _outcome(self, order: _Order) -> Generator[Asked | None, bool | None, str]:
         if self._availability.error(GET) is not None:
             return FAILED
         unread = self._unread[order.priority]
@@ -116,7 +117,7 @@ class Prefetcher:
             return NO_ROOM
         outcome = FAILED
         try:
-            is_fetched = self._fetcher.fetch_ahead(order.name, order.priority)
+            is_fetched = yield from self._fetcher.fetch_ahead(order.name, order.priority)
             outcome = FETCHED if is_fetched else HERE
         except NoRoom:
             outcome = NO_ROOM

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
+class FetchedNothing(Exception):
+    """Of a flight ahead of its readers, who try by themselves."""
+
+
 @dataclass
-class _Flight:
+class Flight:
     landed: threading.Event = field(default_factory=threading.Event)
     users: int = 0
     is_ahead: bool = False
@@ -22,7 +27,7 @@ class SingleFlight:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._flights: dict[str, _Flight] = {}
+        self._flights: dict[str, Flight] = {}
 
     def descriptor(self, name: str, bring: Callable[[], int], *, is_ahead: bool = False) -> int:
         """A read-only descriptor of our own, at offset 0, of the file that `bring` opened for whoever asked first.
@@ -38,7 +43,7 @@ class SingleFlight:
                 flight = self._flights.get(name)
                 leads = flight is None
                 if flight is None:
-                    flight = self._flights[name] = _Flight(is_ahead=is_ahead)
+                    flight = self._flights[name] = Flight(is_ahead=is_ahead)
                 flight.users += 1
             try:
                 if leads:
@@ -53,37 +58,42 @@ class SingleFlight:
             finally:
                 self._leave(flight)
 
-    def ahead(self, name: str, bring: Callable[[], int]) -> bool:
-        """Do it before anybody asks, unless it is being done; whether it was. Who asks meanwhile shares the result.
+    @contextmanager
+    def ahead(self, name: str) -> Iterator[Flight | None]:
+        """Do it before anybody asks: the block sets `descriptor`, and whoever asks meanwhile shares it.
 
-        It may try less hard than a reader would: its failure is nobody's but the caller's.
-
-        Raises:
-            Exception: whatever `bring` raised.
+        None: it is being done. The block may try less hard than a reader would: its failure is nobody's but the
+        caller's.
         """
         with self._lock:
-            if name in self._flights:
-                return False
-            flight = self._flights[name] = _Flight(users=1, is_ahead=True)
+            flight = None if name in self._flights else Flight(users=1, is_ahead=True)
+            if flight is not None:
+                self._flights[name] = flight
+        if flight is None:
+            yield None
+            return
         try:
-            self._fly(name, flight, bring)
-            if flight.error is not None:
-                raise flight.error
-            return True
+            yield flight
         finally:
+            if flight.descriptor is None:
+                flight.error = FetchedNothing(name)
+            self._land(name, flight)
             self._leave(flight)
 
-    def _fly(self, name: str, flight: _Flight, bring: Callable[[], int]) -> None:
+    def _fly(self, name: str, flight: Flight, bring: Callable[[], int]) -> None:
         try:
             flight.descriptor = bring()
         except Exception as error:  # noqa: BLE001 - handed to every caller
             flight.error = error
         finally:
-            with self._lock:
-                del self._flights[name]
-            flight.landed.set()
+            self._land(name, flight)
 
-    def _leave(self, flight: _Flight) -> None:
+    def _land(self, name: str, flight: Flight) -> None:
+        with self._lock:
+            del self._flights[name]
+        flight.landed.set()
+
+    def _leave(self, flight: Flight) -> None:
         with self._lock:
             flight.users -= 1
             is_last = flight.users == 0

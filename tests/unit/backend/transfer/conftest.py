@@ -13,6 +13,7 @@ from backend.storage_directory import StorageDirectory
 from backend.transfer.attachment_upload import AttachmentUpload
 from backend.transfer.availability import Availability, ObservedObjectStore
 from backend.transfer.counters import Counters
+from backend.transfer.download_slots import Priority
 from backend.transfer.fetcher import Fetcher
 from backend.transfer.good_copies import GoodCopies
 from backend.transfer.kept_names import KeptNames
@@ -78,6 +79,16 @@ class Parts:
             on_dropped=self.on_dropped or (lambda name, size: self.dropped.append((name, size))),
             storage_directory=storage_directory,
         )
+
+    def fetch_ahead(self, name: str, priority: Priority = Priority.AHEAD) -> bool:
+        """In this thread, which waits."""
+        fetching = self.fetcher.fetch_ahead(name, priority)
+        try:
+            next(fetching)
+            while True:
+                fetching.send(True)  # noqa: FBT003 - as the generator says
+        except StopIteration as end:
+            return bool(end.value)
 
     def remove_due(self) -> int:
         self.remover.check_due()

@@ -274,7 +274,7 @@ def test_what_does_not_fit_into_the_cache_is_served_and_not_kept(parts: Parts) -
     assert fetch(parts) == content
     assert not parts.cached(NAME).exists()
     with pytest.raises(NoRoom):
-        parts.fetcher.fetch_ahead(NAME, Priority.AHEAD)
+        parts.fetch_ahead(NAME)
 
 
 def test_a_download_that_trickles_is_given_up(stored: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,7 +446,7 @@ def test_what_orthancs_own_folder_holds_is_not_fetched_ahead_nor_for_sending(par
     folder.write(NAME, CONTENT, bytes(32))
     parts.fetcher._storage_directory = folder
     assert parts.fetcher.is_here(NAME)
-    assert parts.fetcher.fetch_ahead(NAME, Priority.AHEAD) is False
+    assert parts.fetch_ahead(NAME) is False
     assert content_of_file(parts.fetcher.fetch(NAME, Priority.SEND)) == CONTENT
     assert parts.store.calls == []
     with pytest.raises(ObjectMissing):

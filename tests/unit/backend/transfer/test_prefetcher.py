@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import partial
 from hashlib import sha256
 from random import random
@@ -20,6 +20,7 @@ from backend.transfer.download_slots import Priority
 from backend.transfer.fetcher import NoRoom
 from backend.transfer.object_store.errors import AccessDenied, ObjectMissing, ServerFailed
 from backend.transfer.prefetcher import CANCELLED, FAILED, FETCHED, HERE, NO_ROOM, Prefetcher
+from backend.transfer.single_flight import Flight
 from tests.fakes.transfer_child import content_of, name_of
 from tests.fakes.unsteady_store import raising
 from tests.unit.backend.transfer.conftest import MAXIMUM_CACHE, Parts
@@ -71,7 +72,7 @@ def test_what_was_fetched_ahead_is_read_from_the_cache_and_counted(parts: Parts,
 def test_the_first_reader_of_a_file_fetched_ahead_touches_it(parts: Parts) -> None:
     """So the plugin notices, and says so; a file that was just read is touched no more."""
     name, touched = put(parts, 1), []
-    parts.fetcher.fetch_ahead(name, Priority.AHEAD)
+    parts.fetch_ahead(name)
     for _ in range(3):
         descriptor = open_cached(parts.cache.directory, name, touched.append)
         assert descriptor is not None
@@ -95,10 +96,10 @@ def test_readers_share_the_download_that_was_begun_ahead(parts: Parts) -> None:
     begun, go = threading.Event(), threading.Event()
     parts.store.before_get = [lambda: (begun.set(), go.wait(10))[0]]  # type: ignore[func-returns-value]
     with ThreadPoolExecutor(5) as pool:
-        ahead = pool.submit(parts.fetcher.fetch_ahead, name, Priority.AHEAD)
+        ahead = pool.submit(parts.fetch_ahead, name)
         assert begun.wait(10)
         readers = [pool.submit(fetch, parts, name) for _ in range(3)]
-        assert not parts.fetcher.fetch_ahead(name, Priority.AHEAD), "nobody waits for what is on its way"
+        assert not parts.fetch_ahead(name), "nobody waits for what is on its way"
         go.set()
         assert [reader.result(10) for reader in readers] == [content_of(1, SIZE)] * 3
         assert ahead.result(10)
@@ -117,7 +118,7 @@ def test_a_reader_does_not_suffer_from_a_failure_ahead_of_him(parts: Parts) -> N
 
     parts.store.before_get = [fail]
     with ThreadPoolExecutor(2) as pool:
-        ahead = pool.submit(parts.fetcher.fetch_ahead, name, Priority.AHEAD)
+        ahead = pool.submit(parts.fetch_ahead, name)
         assert begun.wait(10)
         reader = pool.submit(fetch, parts, name)
         wait_until(lambda: parts.fetcher._flights._flights[name].users == 2, 10, "the reader has joined")
@@ -208,14 +209,14 @@ def test_the_cache_never_grows_past_its_limit_with_everybody_at_once(parts: Part
 def test_without_a_cache_nothing_is_fetched_ahead(parts: Parts) -> None:
     name = put(parts, 1, MAXIMUM_CACHE + 1)
     with pytest.raises(NoRoom):
-        parts.fetcher.fetch_ahead(name, Priority.AHEAD)
+        parts.fetch_ahead(name)
     assert os.listdir(parts.folder / "cache" / "fetching") == []
 
 
 def test_a_removal_meanwhile_keeps_it_out_of_the_cache(parts: Parts) -> None:
     name = put(parts, 1)
     parts.store.before_get = [lambda: parts.spool.bury(name)]
-    parts.fetcher.fetch_ahead(name, Priority.AHEAD)
+    parts.fetch_ahead(name)
     assert not parts.cached(name).exists()
 
 
@@ -255,12 +256,12 @@ def test_what_a_reader_has_just_fetched_is_not_fetched_again(parts: Parts, monke
     name = put(parts, 1)
     begin = parts.fetcher._flights.ahead
 
-    def begin_late(name: str, bring: Callable[[], int]) -> bool:
+    def begin_late(name: str) -> AbstractContextManager[Flight | None]:
         assert fetch(parts, name) == content_of(1, SIZE)
-        return begin(name, bring)
+        return begin(name)
 
     monkeypatch.setattr(parts.fetcher._flights, "ahead", begin_late)
-    assert not parts.fetcher.fetch_ahead(name, Priority.AHEAD)
+    assert not parts.fetch_ahead(name)
     assert parts.store.calls == [("get", name)]
 
 

@@ -1,0 +1,147 @@
+"""Many downloads in one thread; what does not only wait for an answer in threads of their own."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from backend.stack.processes import wait_until
+from backend.transfer.download_threads import Download, DownloadThreads
+from config.http_exchange import Asked
+
+TOTAL = 4
+
+
+class Answer:
+    """A socket that is asked, and what a thread that waits for it would see."""
+
+    def __init__(self) -> None:
+        self.ours, self.theirs = socket.socketpair()
+
+    def fileno(self) -> int:
+        return self.ours.fileno()
+
+    def come(self) -> None:
+        self.theirs.send(b"!")
+
+    @property
+    def asked(self) -> Asked:
+        return cast("Asked", self)
+
+
+class Work:
+    """Downloads that are to be begun, and in which threads each of their steps was done."""
+
+    def __init__(self) -> None:
+        self.queue: deque[Download] = deque()
+        self.threads = DownloadThreads(lambda: self.queue.popleft() if self.queue else None, TOTAL)
+        self.steps: list[tuple[int, str, bool | None]] = []  # number, thread, what was sent
+
+    def submit(self, number: int, *waits: Answer | None) -> None:
+        self.queue.append(self._download(number, waits))
+        self.threads.wake()
+
+    def _download(self, number: int, waits: tuple[Answer | None, ...]) -> Download:
+        self._step(number, None)
+        for answer in waits:
+            self._step(number, (yield answer.asked if answer else None))
+
+    def _step(self, number: int, sent: bool | None) -> None:
+        self.steps.append((number, threading.current_thread().name, sent))
+
+    def reach(self, count: int) -> None:
+        wait_until(lambda: len(self.steps) == count, 5, f"{count} steps are done")
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
+    monkeypatch.setattr("backend.transfer.download_threads.busy_cores", lambda: 1)
+    work = Work()
+    work.threads.start()
+    return work
+
+
+def test_who_waits_for_an_answer_shares_a_thread_with_others(work: Work) -> None:
+    answers = [Answer() for _ in range(TOTAL)]
+    for number, answer in enumerate(answers):
+        work.submit(number, answer)
+    work.reach(TOTAL)
+    for answer in reversed(answers):
+        answer.come()
+    work.reach(2 * TOTAL)
+    assert {thread for _, thread, _ in work.steps} == {"downloads-1"}
+    assert {sent for _, _, sent in work.steps} == {None}
+
+
+def test_one_connection_may_answer_several_in_turn(work: Work) -> None:
+    answer = Answer()
+    for number in range(50):
+        work.submit(number, answer)
+        work.reach(2 * number + 1)
+        answer.come()
+        work.reach(2 * number + 2)
+        answer.ours.recv(1)
+
+
+def test_what_waits_for_something_else_does_it_apart_and_comes_back(work: Work) -> None:
+    answer = Answer()
+    work.submit(1, None, None, answer)
+    work.reach(3)
+    answer.come()
+    work.reach(4)
+    (_, first, _), (_, second, sent), (_, third, _), (_, last, _) = work.steps
+    assert first == last == "downloads-1"
+    assert second == third != first
+    assert sent is False
+
+
+def test_an_answer_that_does_not_come_in_time_is_waited_for_apart(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.transfer.download_threads._PATIENCE", 0.05)
+    work.submit(1, Answer())
+    work.reach(2)
+    _, (_, thread, sent) = work.steps
+    assert thread != "downloads-1"
+    assert sent is True
+
+
+def test_no_more_are_under_way_than_there_may_be(work: Work) -> None:
+    """Whether they wait together or apart; the place of each that ends is taken."""
+    ends = threading.Event()
+
+    def apart() -> Download:
+        work._step(0, None)
+        yield None
+        ends.wait(10)
+
+    work.queue.append(apart())
+    work.threads.wake()
+    answers = [Answer() for _ in range(TOTAL)]
+    for number, answer in enumerate(answers, 1):
+        work.submit(number, answer)
+    work.reach(TOTAL)
+    assert len(work.queue) == 1
+    ends.set()
+    work.reach(TOTAL + 1)
+    for answer in answers:
+        answer.come()
+    work.reach(2 * TOTAL + 1)
+    assert not work.threads.is_full
+
+
+def test_several_threads_share_them_where_there_are_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.transfer.download_threads.busy_cores", lambda: 3)
+    work = Work()
+    work.threads.start()
+    answers = [Answer() for _ in range(TOTAL)]
+    for number, answer in enumerate(answers):
+        work.submit(number, None, answer)
+    work.reach(2 * TOTAL)
+    for answer in answers:
+        answer.come()
+    work.reach(3 * TOTAL)
+    assert {thread for _, thread, _ in work.steps[2 * TOTAL :]} <= {"downloads-1", "downloads-2", "downloads-3"}
