@@ -33,6 +33,7 @@ def _script(path: Path) -> dict[str, Any]:
 
 NEWER = _script(APPLICATION / "orthanc_plugin.py")
 OLDER = _script(APPLICATION / "tests" / "fakes" / "older_plugin.py")  # with nothing but the first storage area
+REMEMBERING = _script(APPLICATION / "tests" / "fakes" / "remembering_plugin.py")  # with `/test/remembered`
 
 
 class Node:
