@@ -10,10 +10,12 @@ ReadTimeoutError if it says nothing in time, SSLError for TLS, and those of conn
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import ssl
 import struct
+import termios
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -35,6 +37,8 @@ _HEAD: Final = 4096  # bytes asked for with the head: more of the body would hav
 _PIECE: Final = 256 * 1024  # bytes asked of a socket at most
 _INTERIM: Final = 8  # answers 1xx before the one that counts
 _WORTH_DRAINING: Final = 64 * 1024  # bytes of a body that are read so that the connection can be used again
+_LARGEST_RECORD: Final = 16384  # bytes in a record of TLS
+_RECORD_OVERHEAD: Final = 21  # bytes beside them, at least (TLS 1.2 with ChaCha20)
 _NO_BODY: Final = (204, 304)
 
 
@@ -142,7 +146,8 @@ def ask(
         pool._put_conn(connection)  # noqa: SLF001 - as above
         return None
     with _lent(pool, connection):
-        _make_ready(pool, connection, timeout)
+        if _make_ready(pool, connection, timeout):
+            _open_window(connection)
         broken = _sent(connection, head, ())
         if broken is not None:
             raise broken
@@ -177,6 +182,8 @@ class Asked:
             try:
                 if not self._has_head():
                     return 1
+                if self._received[9:10] == b"1":  # an interim answer: the one that counts comes when it likes
+                    return 0
                 self._answer = self._begun()
             except (OSError, HTTPError) as error:
                 self._error = _translated(self._pool, error)
@@ -184,8 +191,14 @@ class Asked:
         missing = self._answer.missing
         if missing:
             self._is_awaited = True
-            self._answer.wake_at(min(missing, LARGEST_AWAITED))
+            self._answer.wake_at(min(self._answer.on_the_wire, LARGEST_AWAITED))
         return missing
+
+    @property
+    def is_here(self) -> bool:
+        """Whether `answer` and its whole body can be read now, without waiting, and it is no failure."""
+        answer = self._answer
+        return self._error is None and answer is not None and answer.status == 200 and answer.is_here
 
     def answer(self) -> Answer:
         """The answer, whose body is still to be read; once.
@@ -320,6 +333,20 @@ class Answer:
         if self._left is None or self._is_chunked:
             return 0
         return max(0, self._left - len(self._rest) - (0 if self._whole else self._socket.pending()))
+
+    @property
+    def is_here(self) -> bool:
+        """Whether all of the body has come; False also if it does not say how long it is."""
+        if self._left is None or self._is_chunked:
+            return False
+        (come,) = struct.unpack("@i", fcntl.ioctl(self._socket, termios.FIONREAD, bytes(4)))
+        return bool(come >= self.on_the_wire)
+
+    @property
+    def on_the_wire(self) -> int:
+        """What `missing` needs there, at least: each record of TLS adds something."""
+        missing = self.missing
+        return missing if self._whole else missing + _RECORD_OVERHEAD * -(-missing // _LARGEST_RECORD)
 
     def wake_at(self, count: int) -> None:
         """Let poll(2) find the connection readable when so many bytes have come; the kernel makes room for them."""
@@ -468,12 +495,20 @@ def _connect(pool: urllib3.HTTPConnectionPool, connection: Any) -> None:
         connection.connect()
 
 
-def _make_ready(pool: urllib3.HTTPConnectionPool, connection: Any, timeout: float) -> None:
-    is_new = connection.is_closed
+def _make_ready(pool: urllib3.HTTPConnectionPool, connection: Any, timeout: float) -> bool:
+    """Connect it, if it is not; whether it was new."""
+    is_new: bool = connection.is_closed
     if is_new:
         _connect(pool, connection)
     if is_new or connection.sock.gettimeout() is not None:  # urllib3 itself has used it
         _limit(connection, timeout)
+    return is_new
+
+
+def _open_window(connection: Any) -> None:
+    """Have the kernel make room for a whole answer before it comes; else poll(2) ends when a small window is full."""
+    for count in (LARGEST_AWAITED, 1):
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
 
 def _limit(connection: Any, timeout: float) -> None:

@@ -8,17 +8,19 @@ goes on in a thread of its own, as does an answer that does not come in a second
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import suppress
 from queue import SimpleQueue
 from typing import Final, TypeAlias
 
 from backend.transfer.download_slots import busy_cores
 from config.http_exchange import Asked
+
+log = logging.getLogger(__name__)
 
 # as Fetcher.fetch_ahead, and never raises
 Download: TypeAlias = Generator[Asked | None, bool | None, None]
@@ -31,11 +33,11 @@ class DownloadThreads:
 
     def __init__(self, begin: Callable[[], Download | None], total: int) -> None:
         """`begin` gives the next download, if there is one; `total` are under way at most. Nothing happens yet."""
-        self.begin = begin
+        self._begin = begin
         self._total = total
+        self._count = 0  # begun and not ended
         self._apart: SimpleQueue[tuple[Download, bool]] = SimpleQueue()
         self._lock = threading.Lock()
-        self._apart_count = 0  # of these, and of those that a thread has taken
         self._loops = [_Loop(self) for _ in range(busy_cores())]
 
     def start(self) -> None:
@@ -50,27 +52,37 @@ class DownloadThreads:
             if loop.wake():
                 return
 
-    @property
-    def is_full(self) -> bool:
-        return self._apart_count + sum(loop.count for loop in self._loops) >= self._total
+    def begin(self) -> Download | None:
+        """The next one, unless as many are under way as there are threads for those that wait; `end` it."""
+        with self._lock:
+            if self._count == self._total:
+                return None
+            download = self._begin()
+            if download is not None:
+                self._count += 1
+            return download
+
+    def end(self) -> None:
+        """One that was begun has ended; the next may begin."""
+        with self._lock:
+            self._count -= 1
 
     def hand_over(self, download: Download, *, to_its_end: bool) -> None:
         """Go on with it in a thread that it has to itself, to its end or until it waits for an answer."""
-        with self._lock:
-            self._apart_count += 1
         self._apart.put((download, to_its_end))
 
     def _run(self) -> None:
         while True:
             download, to_its_end = self._apart.get()
             asked = None
-            with suppress(StopIteration):
+            try:
                 while asked is None:
                     asked = download.send(to_its_end)
+            except StopIteration:
+                self.end()
+                self.wake()
+            else:
                 min(self._loops, key=lambda loop: loop.count).take(download, asked)
-            with self._lock:
-                self._apart_count -= 1
-            self.wake()
 
 
 class _Loop:
@@ -101,11 +113,20 @@ class _Loop:
         os.eventfd_write(self._alarm, 1)
 
     def run(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, readers would wait for ever
+            log.critical("downloads_ended reason=%r", error)
+            os._exit(1)  # the plugin starts this process again
+
+    def _serve(self) -> None:
         self._sockets.register(self._alarm, select.POLLIN)
         while True:
             self._is_asleep = True  # before the look for something to begin, so that no alarm is missed
             self._begin()
-            for descriptor, _ in self._sockets.poll(_PATIENCE * 1000 if self._waiting else None):
+            events = self._sockets.poll(_PATIENCE * 1000 if self._waiting else None)
+            self._is_asleep = False  # another may begin what comes meanwhile
+            for descriptor, _ in events:
                 if descriptor == self._alarm:
                     os.eventfd_read(self._alarm)
                     while not self._taken.empty():
@@ -118,7 +139,7 @@ class _Loop:
                 self._threads.hand_over(self._stop_waiting(descriptor), to_its_end=True)
 
     def _begin(self) -> None:
-        while not self._threads.is_full and (download := self._threads.begin()) is not None:
+        while (download := self._threads.begin()) is not None:
             self._go_on(download)
 
     def _go_on(self, download: Download) -> None:
@@ -128,6 +149,7 @@ class _Loop:
             else:
                 self._wait(download, asked)
             return
+        self._threads.end()
 
     def _wait(self, download: Download, asked: Asked) -> None:
         self._waiting[asked.fileno()] = download, time.monotonic()

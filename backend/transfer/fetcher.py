@@ -145,6 +145,8 @@ class Fetcher:
             yield None
             rank = self._slots.taken(priority)
         try:
+            if self._storage_directory is not None:
+                yield None  # it may be on a disk that hangs
             descriptor = self._in_storage_directory(name)
             if descriptor is not None:
                 os.close(descriptor)
@@ -327,11 +329,11 @@ class Fetcher:
 
 
 def _arrival(asked: Asked) -> Generator[Asked | None, bool | None, None]:
-    """Where to wait until all of it can be read at once; None before what takes longer."""
-    while 0 < (missing := asked.missing()) <= LARGEST_AWAITED:
+    """Where to wait until all of it can be read at once; None before what may take longer: failures are tried again."""
+    while 0 < asked.missing() <= LARGEST_AWAITED:
         if (yield asked):
             return
-    if missing:
+    if not asked.is_here:
         yield None
 
 

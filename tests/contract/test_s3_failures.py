@@ -516,3 +516,31 @@ def test_who_cannot_ask_gets_the_reason(fake: FakeS3) -> None:
     assert store.ask("key", may_connect=True) is None
     with pytest.raises(Unreachable), store.get("key"):
         pass
+
+
+def test_asking_does_not_wait_for_new_credentials(
+    store: S3ObjectStore, fake: FakeS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """boto3 fetches them from another server, and everybody else's downloads would wait for that."""
+    fake.objects["key"] = Stored(BODY, {})
+    assert read(store, "key")[1] == BODY
+    asked = store.ask("key")
+    assert asked is not None
+    asked.close()
+    monkeypatch.setattr(store._bucket._credentials, "refresh_needed", lambda: True, raising=False)
+    assert store.ask("key") is None
+    asked = store.ask("key", may_connect=True)
+    assert asked is not None
+    asked.close()
+
+
+def test_who_cannot_ask_for_want_of_credentials_gets_the_reason(
+    store: S3ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise CredentialsRefused("expired")
+
+    monkeypatch.setattr(store._connection, "_keys", refuse)
+    assert store.ask("key", may_connect=True) is None
+    with pytest.raises(CredentialsRefused, match="expired"), store.get("key"):
+        pass

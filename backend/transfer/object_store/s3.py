@@ -233,6 +233,7 @@ class S3ObjectStore:
             connections=self._connections,
             connect_timeout=settings.connect_timeout,
             request_timeout=settings.request_timeout,
+            keys_are_fresh=self._bucket.keys_are_fresh,
         )
 
     @contextmanager

@@ -75,6 +75,11 @@ class BotoBucket:
             frozen = self._credentials.get_frozen_credentials()
         return Keys(frozen.access_key or "", frozen.secret_key or "", frozen.token)
 
+    def keys_are_fresh(self) -> bool:
+        """Whether `keys` returns at once; it asks for new ones before these expire."""
+        refresh_needed = getattr(self._credentials, "refresh_needed", None)
+        return refresh_needed is None or not refresh_needed()
+
     def url(self) -> str:
         """What comes before a key, with its slash, as botocore's rules for endpoints and addressing make it."""
         try:

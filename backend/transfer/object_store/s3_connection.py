@@ -40,6 +40,7 @@ class S3Connection:
         connections: int,
         connect_timeout: float,
         request_timeout: float,
+        keys_are_fresh: Callable[[], bool] = lambda: True,
     ) -> None:
         """`bucket_url` is what comes before a key, with its slash; times are in seconds.
 
@@ -50,6 +51,7 @@ class S3Connection:
         self._host = url.netloc
         self._path = url.path
         self._keys = keys
+        self._keys_are_fresh = keys_are_fresh
         self._signature = signature
         pool_options = {
             "maxsize": connections,
@@ -76,15 +78,17 @@ class S3Connection:
 
         `request` says why.
         """
+        if not (may_connect or self._keys_are_fresh()):
+            return None  # to renew them may take a while
         path = self._path + quote(key, safe="/-_.~")
-        signed = self._signature.signed(
-            "GET", path, {"host": self._host}, payload_hash=EMPTY_PAYLOAD, keys=self._keys()
-        )
-        signed |= self._proxy_headers
         url = self._before_path + path
         try:
+            signed = self._signature.signed(
+                "GET", path, {"host": self._host}, payload_hash=EMPTY_PAYLOAD, keys=self._keys()
+            )
+            signed |= self._proxy_headers
             return ask(self._pool, "GET", url, signed, timeout=self._timeout, may_connect=may_connect)
-        except HTTPError:
+        except (HTTPError, ObjectStoreError):
             return None
 
     @contextmanager

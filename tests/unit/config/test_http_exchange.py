@@ -408,6 +408,7 @@ def test_an_answer_can_be_waited_for_with_poll(peer: Peer, pool: urllib3.HTTPCon
     missing = wait_for(asked)
     assert missing[0] == 1
     assert missing[-2:] == [len(body) - 10, 0]
+    assert asked.is_here
     begun = time.monotonic()
     with asked.answer() as answer:
         assert answer.read() == body
@@ -440,6 +441,8 @@ def test_asking_does_not_wait_for_a_connection_unless_it_may(peer: Peer, pool: u
         ([b"HTTP/1.1 204 No Content\r\n\r\n"], 0),
         ([b"HTTP/1.1 200 OK\r\ncontent-length: 9000000\r\n\r\n"], 9_000_000),
         ([b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok", _CLOSE], 0),
+        ([b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nno"], 0),
+        ([b"HTTP/1.1 103 Early Hints\r\n\r\n", _WAIT, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"], 0),
     ],
 )
 def test_what_cannot_be_waited_for_is_not(
@@ -448,6 +451,7 @@ def test_what_cannot_be_waited_for_is_not(
     peer.answers(pieces, [b"HTTP/1.1 204 No Content\r\n\r\n"])
     with closing(asked_for(pool)) as asked:
         assert wait_for(asked)[-1] == missing
+        assert not asked.is_here
     with get(pool) as answer:  # its connection is closed, and its place free
         assert answer.status == 204
 
@@ -461,6 +465,7 @@ def test_what_breaks_is_told_by_whoever_wants_the_answer(
     peer.answers(answer, [b"HTTP/1.1 204 No Content\r\n\r\n"])
     with closing(asked_for(pool)) as asked:
         assert wait_for(asked)[-1] == 0
+        assert not asked.is_here
         with pytest.raises(ProtocolError):
             asked.answer()
     with get(pool) as response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from typing import cast
@@ -11,6 +12,7 @@ from typing import cast
 import pytest
 
 from backend.stack.processes import wait_until
+from backend.transfer.download_slots import busy_cores
 from backend.transfer.download_threads import Download, DownloadThreads
 from config.http_exchange import Asked
 
@@ -130,7 +132,8 @@ def test_no_more_are_under_way_than_there_may_be(work: Work) -> None:
     for answer in answers:
         answer.come()
     work.reach(2 * TOTAL + 1)
-    assert not work.threads.is_full
+    work.submit(9)
+    work.reach(2 * TOTAL + 2)
 
 
 def test_several_threads_share_them_where_there_are_cores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,3 +148,38 @@ def test_several_threads_share_them_where_there_are_cores(monkeypatch: pytest.Mo
         answer.come()
     work.reach(3 * TOTAL)
     assert {thread for _, thread, _ in work.steps[2 * TOTAL :]} <= {"downloads-1", "downloads-2", "downloads-3"}
+
+
+def test_one_at_a_time_is_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one could wait for what another holds that waits for its thread."""
+    monkeypatch.setattr("backend.transfer.download_threads.busy_cores", lambda: 3)
+    now, most, ended = 0, 0, 0
+
+    def download() -> Download:
+        nonlocal now, most, ended
+        now += 1
+        most = max(most, now)
+        yield None
+        time.sleep(0.0005)
+        now -= 1
+        ended += 1
+
+    queue = deque(download() for _ in range(200))
+    threads = DownloadThreads(lambda: queue.popleft() if queue else None, 1)
+    threads.start()
+    wait_until(lambda: ended == 200, 20, "all have ended")
+    assert most == 1
+
+
+def test_if_it_cannot_go_on_the_process_ends(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The plugin starts it again; whoever waits for a download would wait for ever."""
+    codes: list[int] = []
+    monkeypatch.setattr("os._exit", codes.append)
+
+    def begin() -> Download:
+        raise MemoryError
+
+    DownloadThreads(begin, 1).start()
+    wait_until(lambda: len(codes) == busy_cores(), 5, "every thread has ended")
+    assert set(codes) == {1}
+    assert "downloads_ended reason=MemoryError()" in caplog.text
