@@ -64,6 +64,7 @@ class Injection:
         return self
 
     def __exit__(self, *_: object) -> None:
+        wait_until(self._is_idle, 20, "strace has written down what was called")
         self._process.send_signal(signal.SIGINT)
         self._process.wait(20)
 
@@ -77,6 +78,14 @@ class Injection:
                 error = rest.strip() if int(result) < 0 else ""
                 found.append(Call(thread or "", name, arguments, int(result), error, "(INJECTED)" in rest))
         return found
+
+    def _is_idle(self) -> bool:
+        """Whether the process waits, for its next step: its last call was let go on. Or it is gone."""
+        try:
+            state = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        return state in "SZ"
 
     def _is_attached(self) -> bool:
         assert self._process.poll() is None, "strace has ended"

@@ -224,6 +224,6 @@ def test_what_leaves_the_index_while_it_is_read_is_not_put_again(
     fake.store.modified[name] = time.time() - DAY
     with_keys(fake, accept_before=time.time() - 1)
     real = fake.store.get
-    monkeypatch.setattr(fake.store, "get", lambda key: (fake.rest.forget(name), real(key))[1])
+    monkeypatch.setattr(fake.store, "get", lambda *key: (fake.rest.forget(name), real(*key))[1])
     assert encrypt(fake) == ({"removed": 1}, [])
     assert read(fake.store, name) == CONTENT
