@@ -35,16 +35,16 @@ def echo(request: Request) -> Answer:
 def test_requests_are_answered_once_descriptors_are_free_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_ACCEPT_PAUSE", 0.001)
     address = str(tmp_path / "socket")
-    with closing(Listener(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as listener:
-        listener.bind(address)
-        listener.listen()
-        Server(listener, echo).start()
-        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as client:
-            client.settimeout(10)
-            client.connect(address)
-            client.send(json.dumps({"Method": "GET", "Path": "/worklists", "Arguments": {}}).encode())
-            packet, (descriptor,), _, _ = socket.recv_fds(client, 1000, 1)
-        with open(descriptor, "rb") as document:
-            document.seek(0)
-            assert (json.loads(packet), json.load(document)) == ({"Status": 200}, ["GET", "/worklists"])
+    listener = Listener(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # not closed: the server accepts until the process ends
+    listener.bind(address)
+    listener.listen()
+    Server(listener, echo).start()
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as client:
+        client.settimeout(10)
+        client.connect(address)
+        client.send(json.dumps({"Method": "GET", "Path": "/worklists", "Arguments": {}}).encode())
+        packet, (descriptor,), _, _ = socket.recv_fds(client, 1000, 1)
+    with open(descriptor, "rb") as document:
+        document.seek(0)
+        assert (json.loads(packet), json.load(document)) == ({"Status": 200}, ["GET", "/worklists"])
     assert not listener.failures
