@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import sha256
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -30,6 +31,7 @@ from backend.transfer.object_store.errors import (
 )
 from backend.transfer.object_store.memory import _OpenMemoryObject
 from backend.transfer.object_store.protocols import Chunk
+from config.http_exchange import Asked
 from tests.fakes.transfer_child import content_of, name_of
 from tests.fakes.unsteady_store import raising
 from tests.unit.backend.transfer.conftest import MAXIMUM_CACHE, Parts
@@ -525,3 +527,55 @@ def test_what_was_removed_is_not_mended(parts: Parts) -> None:
     with pytest.raises(ObjectMissing):
         parts.fetcher.fetch(NAME)
     assert parts.store.keys() == []
+
+
+class FakeAsked:
+    """A request under way: what is missing each time somebody looks."""
+
+    def __init__(self, *missing: int, is_here: bool) -> None:
+        self._missing = list(missing)
+        self.is_here = is_here
+        self.is_closed = False
+
+    def missing(self) -> int:
+        return self._missing.pop(0)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.parametrize("is_connected", [True, False])
+@pytest.mark.parametrize(
+    ("missing", "is_here", "waits"),
+    [((1, 500, 0), True, 2), ((0,), True, 0), ((1, 0), False, 1), ((1, 5_000_000), False, 1)],
+)
+def test_who_fetches_ahead_waits_for_the_answer_where_others_may_go_on(
+    stored: Parts,
+    monkeypatch: pytest.MonkeyPatch,
+    missing: tuple[int, ...],
+    waits: int,
+    *,
+    is_here: bool,
+    is_connected: bool,
+) -> None:
+    """And apart, which None says, to connect and for what is not all there."""
+    asked = FakeAsked(*missing, is_here=is_here)
+    monkeypatch.setattr(
+        stored.store, "ask", lambda _key, *, may_connect=False: asked if may_connect or is_connected else None
+    )
+    fetching = stored.fetcher.fetch_ahead(NAME, Priority.AHEAD)
+    expected = [None] * (not is_connected) + [asked] * waits + [None] * (not is_here)
+    assert list(fetching) == expected
+    assert stored.cached(NAME).read_bytes() == CONTENT
+    assert asked.is_closed
+
+
+def test_who_fetches_ahead_can_be_told_to_wait_by_himself(stored: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = FakeAsked(1, is_here=False)
+    monkeypatch.setattr(stored.store, "ask", lambda _key, **_: asked)
+    fetching = stored.fetcher.fetch_ahead(NAME, Priority.AHEAD)
+    assert next(fetching) is cast("Asked", asked)
+    with pytest.raises(StopIteration) as end:
+        fetching.send(True)  # noqa: FBT003 - as the generator says
+    assert end.value.value is True
+    assert stored.cached(NAME).read_bytes() == CONTENT

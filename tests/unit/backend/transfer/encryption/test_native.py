@@ -115,6 +115,10 @@ def test_other_objects_are_read_as_they_are(bucket: MemoryObjectStore, body: byt
     assert listed.may_hold(len(body))
 
 
+def test_it_is_not_asked_ahead_because_its_second_request_could_not_be(bucket: MemoryObjectStore) -> None:
+    assert reading(bucket).ask("key", may_connect=True) is None
+
+
 def test_a_missing_object_is_missing(bucket: MemoryObjectStore) -> None:
     for legacy in (False, True):
         store = reading(bucket, legacy=legacy)
