@@ -217,8 +217,7 @@ class Asked:
 
     def close(self) -> None:
         if self._connection is not None:
-            self._connection.close()
-            self._pool._put_conn(None)  # noqa: SLF001 - its place in the pool is free again
+            _end(self._pool, self._connection)
             self._connection = None
 
     def _begun(self) -> Answer:
@@ -355,8 +354,7 @@ class Answer:
     def close(self) -> None:
         """End the connection; unread bytes may follow, so it cannot be used again."""
         if self._connection is not None:
-            self._connection.close()
-            self._pool._put_conn(None)  # noqa: SLF001 - its place in the pool is free again
+            _end(self._pool, self._connection)
             self._connection = None
 
     def release(self) -> None:
@@ -466,14 +464,19 @@ class Answer:
         return received
 
 
+def _end(pool: urllib3.HTTPConnectionPool, connection: Any) -> None:
+    """Close the connection; its place in the pool is free again."""
+    connection.close()
+    pool._put_conn(None)  # noqa: SLF001 - urllib3 has no other way to give it back
+
+
 @contextmanager
 def _lent(pool: urllib3.HTTPConnectionPool, connection: Any) -> Iterator[None]:
     """Close the connection if the block fails, with an error of urllib3's."""
     try:
         yield
     except BaseException as error:
-        connection.close()
-        pool._put_conn(None)  # noqa: SLF001 - its place in the pool is free again
+        _end(pool, connection)
         if isinstance(error, (OSError, ssl.CertificateError)):
             raise _translated(pool, error) from error
         raise
