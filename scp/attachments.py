@@ -8,7 +8,6 @@ compressed, conversions, and every failure, which it reports with its reason. At
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import logging
@@ -18,7 +17,6 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -29,10 +27,12 @@ from scp.durable_folder import DIGEST_ATTRIBUTE
 log = logging.getLogger(__name__)
 
 MEMORY_LIMIT: Final = 16 * 1024 * 1024  # bytes of a file held in memory; a larger one is sent from its descriptor
-_TIMEOUT: Final = 60.0  # seconds for one file
-_SHORTEST_WAIT: Final = 0.001  # seconds: enough for what has come already
+_TIMEOUT: Final = 60.0  # seconds without a word
+_TRUSTED: Final = 2.0  # seconds in which what was verified on its way into the page cache needs not be verified again
 _MAXIMUM_CONNECTIONS: Final = 16  # of one worker; each has a thread in the transfer process
 _LONGEST_REPLY: Final = 1024  # bytes; why something failed may be cut off, nobody reads it
+_LONGEST_DELIVERY: Final = 16 * 1024  # bytes; fewer than 100 for each file that one message announces
+_MOST_FILES: Final = 253  # in one message: the kernel's limit
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -47,111 +47,167 @@ class AttachmentFiles:
         self._idle: list[socket.socket] = []
         self._count = 0
 
-    def ask(self, uuid: str, size: int) -> AskedFile | None:
-        """Ask for the DICOM file of `size` bytes, without waiting for it; None: ask Orthanc."""
+    def deliveries(self) -> Deliveries:
+        """For one retrieve request. Close them."""
+        return Deliveries(self._path, self._extension)
+
+    def open(self, uuid: str, size: int) -> BinaryIO | None:
+        """The verified DICOM file of `size` bytes, at its start, once it has come; None: ask Orthanc. Close it."""
         if not _UUID.fullmatch(uuid):
             return None
         try:
-            connection = self._request({"Operation": "fetch", "Name": uuid + self._extension, "For": "send"})
+            reply, descriptors = self._asked({"Operation": "fetch", "Name": uuid + self._extension, "For": "send"})
         except OSError as error:
             log.info("attachment_not_handed_over uuid=%s reason=%s", uuid, error)
             return None
-        return None if connection is None else AskedFile(self, connection, uuid, size, time.monotonic() + _TIMEOUT)
+        if not descriptors:
+            return None  # the reply says why, but Orthanc's own attempt will say it to the operator
+        return _taken(descriptors[0], size, _verified_at(reply))
 
-    def announce(self, attachments: Sequence[tuple[str, int]]) -> None:
-        """Say which attachments, by UUID and size, will be opened soon, in this order. Never fails."""
-        wanted = [(uuid + self._extension, size) for uuid, size in attachments if _UUID.fullmatch(uuid)]
-        if not wanted:
-            return
-        with contextlib.suppress(OSError):
-            connection = self._request({"Operation": "announce", "Attachments": wanted})
-            if connection:
-                self.keep(connection)
-
-    def _request(self, message: dict[str, Any]) -> socket.socket | None:
-        """The connection `message` was sent over, to be given to `keep` or `drop`; None: all are in use."""
+    def _asked(self, message: dict[str, Any]) -> tuple[bytes, list[int]]:
+        """The answer to `message`, and the descriptor that came with it."""
         with self._lock:
             connection = self._idle.pop() if self._idle else None
             if connection is None:
                 if self._count == _MAXIMUM_CONNECTIONS:
-                    return None
+                    raise ConnectionError("all connections are in use")
                 self._count += 1
         try:
             if connection is None:
                 connection = _connected(self._path)
-            connection.send(json.dumps(message, separators=(",", ":")).encode())
-        except BaseException:
-            self.drop(connection)
-            raise
-        return connection
-
-    def keep(self, connection: socket.socket) -> None:
-        """No answer is due on this connection: others may use it."""
-        with self._lock:
-            self._idle.append(connection)
-
-    def drop(self, connection: socket.socket | None) -> None:
-        """Close this connection, and with it what was sent over it; None: it was not made."""
-        with self._lock:
-            self._count -= 1
-        if connection is not None:
-            connection.close()
-
-
-@dataclass(frozen=True)
-class AskedFile:
-    """A file the transfer process was asked for. Either `open` or `close` it, in any thread."""
-
-    _files: AttachmentFiles
-    _connection: socket.socket
-    _uuid: str
-    _size: int
-    _deadline: float  # monotonic
-
-    def open(self) -> BinaryIO | None:
-        """The verified file, at its start, once it has come; None: ask Orthanc for it. Close it."""
-        try:
-            descriptor, was_verified = self._received()
-        except OSError as error:
-            log.info("attachment_not_handed_over uuid=%s reason=%s", self._uuid, error)
-            return None
-        if descriptor is None:
-            return None
-        try:
-            content = _cached_content(descriptor, self._size) if was_verified else None
-            return content or _opened(descriptor, self._size)
-        except OSError as error:
-            log.warning("attachment_unreadable uuid=%s reason=%s", self._uuid, error)
-            return None
-        finally:
-            os.close(descriptor)
-
-    def close(self) -> None:
-        """Do without the file, which may be on its way: its connection has to go."""
-        self._files.drop(self._connection)
-
-    def _received(self) -> tuple[int | None, bool]:
-        """A descriptor, and whether its bytes were verified when they were written, a moment ago."""
-        try:
-            # Files that were asked for together time out together, though they are opened one after the other.
-            self._connection.settimeout(max(_SHORTEST_WAIT, self._deadline - time.monotonic()))
-            packet, descriptors, _, _ = socket.recv_fds(self._connection, _LONGEST_REPLY, 1)
-            if not packet:
+            connection.send(_encoded(message))
+            reply, descriptors, _, _ = socket.recv_fds(connection, _LONGEST_REPLY, 1)
+            if not reply:
                 raise ConnectionError("the transfer process has closed the connection")
         except BaseException:
-            self._files.drop(self._connection)
+            with self._lock:
+                self._count -= 1
+            if connection is not None:
+                connection.close()
             raise
-        self._files.keep(self._connection)
-        if descriptors:
-            return descriptors[0], _was_verified(packet)
-        return None, False  # it says why, but Orthanc's own attempt will say it to the operator
+        with self._lock:
+            self._idle.append(connection)
+        return reply, descriptors
 
 
-def _was_verified(reply: bytes) -> bool:
+class Deliveries:
+    """Files that are handed over as soon as they are at hand, without being asked for one by one.
+
+    One thread announces what will be read, another takes it. There is one word on everything announced, sooner or
+    later; once the transfer process is silent for too long, or gone, nothing more is expected.
+    """
+
+    def __init__(self, path: Path, extension: str) -> None:
+        """Nothing is connected yet."""
+        self._path = path
+        self._extension = extension
+        self._connection: socket.socket | None = None
+        self._is_over = False
+        self._lock = threading.Lock()
+        self._due: set[str] = set()  # announced names on which there was no word yet
+        self._come: dict[str, tuple[int, float]] = {}  # descriptor, and when its bytes were verified
+
+    def announce(self, attachments: Sequence[tuple[str, int]]) -> None:
+        """Say which attachments, by UUID and size, will be taken soon, in this order. Never fails."""
+        wanted = [(uuid + self._extension, size) for uuid, size in attachments if _UUID.fullmatch(uuid)]
+        if not wanted or self._is_over:
+            return
+        try:
+            if self._connection is None:
+                self._connection = _connected(self._path)
+            self._due.update(name for name, _ in wanted)
+            self._connection.send(_encoded({"Operation": "deliver", "Attachments": wanted}))
+        except OSError as error:
+            self._end(error)
+
+    def expects(self, uuid: str) -> bool:
+        """Whether it may be worth while to `take` it."""
+        name = uuid + self._extension
+        return name in self._due or name in self._come
+
+    def forget(self, uuid: str) -> None:
+        """It will not be taken."""
+        name = uuid + self._extension
+        with self._lock:
+            self._due.discard(name)
+            come = self._come.pop(name, None)
+        if come is not None:
+            os.close(come[0])
+
+    def take(self, uuid: str, size: int) -> BinaryIO | None:
+        """The verified file of `size` bytes, at its start, once it has come; None: ask for it by itself. Close it."""
+        name = uuid + self._extension
+        try:
+            while name in self._due and not self._is_over:
+                self._receive()
+        except OSError as error:
+            self._end(error)
+        come = self._come.pop(name, None)
+        return None if come is None else _taken(come[0], size, come[1])
+
+    def close(self) -> None:
+        """Nothing more is wanted; no thread may be in `take`."""
+        if self._connection is not None:
+            self._connection.close()
+        for descriptor, _ in self._come.values():
+            os.close(descriptor)
+        self._come.clear()
+
+    def _receive(self) -> None:
+        """Wait for one message."""
+        assert self._connection is not None  # noqa: S101 - for the type checker: something was announced
+        packet, descriptors, _, _ = socket.recv_fds(self._connection, _LONGEST_DELIVERY, _MOST_FILES)
+        try:
+            message = json.loads(packet)  # an empty one: it has closed the connection
+            missing = [str(name) for name in message["Missing"]]
+            files = [
+                (str(name), descriptor, float(verified_at))
+                for (name, verified_at), descriptor in zip(message["Files"], descriptors, strict=True)
+            ]
+        except (ValueError, KeyError, TypeError):
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise ConnectionError("the transfer process has closed the connection") from None
+        unwanted = []
+        with self._lock:
+            for name, descriptor, verified_at in files:
+                if name in self._due:
+                    self._come[name] = descriptor, verified_at
+                else:
+                    unwanted.append(descriptor)
+                self._due.discard(name)
+            self._due.difference_update(missing)
+        for descriptor in unwanted:
+            os.close(descriptor)
+
+    def _end(self, error: OSError) -> None:
+        log.info("deliveries_ended reason=%s", error)
+        self._is_over = True
+        self._due.clear()
+
+
+def _encoded(message: dict[str, Any]) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+def _verified_at(reply: bytes) -> float:
     try:
-        return json.loads(reply)["Verified"] is True
+        return float(json.loads(reply)["VerifiedAt"])
     except (ValueError, KeyError, TypeError):
-        return False
+        return 0.0
+
+
+def _taken(descriptor: int, size: int, verified_at: float) -> BinaryIO | None:
+    """The file, whose bytes were verified at this monotonic time, or 0; None: ask Orthanc. Closes the descriptor."""
+    try:
+        is_just_verified = verified_at and time.monotonic() - verified_at < _TRUSTED
+        content = _cached_content(descriptor, size) if is_just_verified else None
+        return content or _opened(descriptor, size)
+    except OSError as error:
+        log.warning("attachment_unreadable reason=%s", error)
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def _cached_content(descriptor: int, size: int) -> BinaryIO | None:

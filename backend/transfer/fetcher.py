@@ -104,9 +104,7 @@ class Fetcher:
             ObjectStoreError: it cannot be had; `kind` says why.
             OSError: the local disk and memory cannot take it.
         """
-        descriptor = self._local(name)
-        if descriptor is None and priority != Priority.READ:
-            descriptor = self._in_storage_directory(name)
+        descriptor = self.opened(name, anywhere=priority != Priority.READ)
         if descriptor is not None:
             return descriptor
 
@@ -118,11 +116,15 @@ class Fetcher:
         patience = 0.0 if is_ahead else self._patience
         return self._flights.descriptor(name, lambda: self._bring_whole(name, download, patience), is_ahead=is_ahead)
 
-    def is_here(self, name: str) -> bool:
-        """Whether spool, cache or Orthanc's own folder hold it."""
-        if os.path.exists(self._pending + name) or os.path.exists(cache_file(self._cache.directory, name)):
-            return True
-        return self._storage_directory is not None and self._storage_directory.has(name)
+    def opened(self, name: str, *, anywhere: bool) -> int | None:
+        """A descriptor of what spool or cache hold, or Orthanc's own folder if `anywhere`; the caller closes it.
+
+        Raises:
+            ObjectMissing: Orthanc has removed it.
+            OSError: the spool's disk failed.
+        """
+        descriptor = self._local(name)
+        return self._in_storage_directory(name) if descriptor is None and anywhere else descriptor
 
     def _in_storage_directory(self, name: str) -> int | None:
         try:

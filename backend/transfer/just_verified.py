@@ -1,8 +1,8 @@
 """Files whose bytes were verified on their way into the page cache, a moment ago.
 
 Who reads such a file from the page cache gets the bytes that were verified, and need not do it again. That holds for
-its first reader only, and for seconds: the kernel would have to write the pages out, drop them and bring them back from
-the disk in that time, for somebody else, before it could give other bytes.
+its first reader only, and for two seconds: the kernel would have to write the pages out, drop them and bring them back
+from the disk in that time, for somebody else, before it could give other bytes. The reader looks at the clock.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import time
 from collections import OrderedDict
 from typing import Final
 
-_SECONDS: Final = 2.0
 _KNOWN: Final = 1000  # files
 
 
@@ -32,11 +31,11 @@ class JustVerified:
             if len(self._files) > _KNOWN:
                 self._files.popitem(last=False)
 
-    def take(self, name: str, descriptor: int) -> bool:
-        """Whether it is that very file; once, and only a moment later."""
+    def take(self, name: str, descriptor: int) -> float:
+        """The monotonic time at which the bytes of this very file were verified, once; 0: they were not."""
         with self._lock:
             at, file = self._files.pop(name, (0.0, (0, 0)))
-        return bool(at) and time.monotonic() - at < _SECONDS and _file(descriptor) == file
+        return at if at and _file(descriptor) == file else 0.0
 
 
 def _file(descriptor: int) -> tuple[int, int]:

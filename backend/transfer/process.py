@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import socket
 import threading
 from collections.abc import Callable
@@ -21,7 +19,7 @@ from backend.transfer.availability import Availability, ObservedObjectStore
 from backend.transfer.canary import Canary, Recovery, canary_key
 from backend.transfer.confirmer import Confirmer
 from backend.transfer.counters import Counters
-from backend.transfer.download_slots import Priority
+from backend.transfer.deliveries import Deliveries
 from backend.transfer.fetcher import Fetcher
 from backend.transfer.good_copies import GoodCopies
 from backend.transfer.index_guard import IndexGuard, Orthanc
@@ -48,8 +46,6 @@ log = logging.getLogger(__name__)
 START_PATIENCE: Final = 3.0  # seconds; Orthanc's start waits, and readers do when this process starts again
 DRAIN_TIME: Final = 3.0  # seconds that running uploads have after SIGTERM
 _HELD_SHARE: Final = 4  # uploads give way to stores until so much of the spool is taken: a quarter
-# bytes of a file to send, which the disk may begin to read: a worker asks for several files, but reads one at a time
-_BEGINNING: Final = 16 * 1024 * 1024
 
 
 class CannotStart(Exception):
@@ -163,12 +159,13 @@ class TransferProcess:
             availability,
             migrating_from=None if is_leaving else storage_directory,
         )
+        deliveries = Deliveries(fetcher, prefetcher)
         staged = StagedUploads(upload, availability, settings.concurrent_uploads)
         self._server = Server(
             listener,
             fetch=self._fetch,
-            fetch_to_send=self._fetch_to_send,
-            announce=self._announce,
+            deliver_one=deliveries.one,
+            deliver=deliveries.begin,
             fetch_range=fetcher.fetch_range,
             upload=staged.upload,
             wake=self._watch.wake,
@@ -246,20 +243,6 @@ class TransferProcess:
         descriptor = self._fetcher.fetch(name)
         self._read_ahead.read(name, missed=True)
         return descriptor
-
-    def _fetch_to_send(self, name: str) -> tuple[int, bool]:
-        descriptor = self._fetcher.fetch(name, Priority.SEND)
-        self._prefetcher.read(name)
-        was_verified = self._fetcher.just_verified.take(name, descriptor)
-        if not was_verified:  # it may be on the disk only
-            with contextlib.suppress(OSError):
-                os.posix_fadvise(descriptor, 0, _BEGINNING, os.POSIX_FADV_WILLNEED)
-        return descriptor, was_verified
-
-    def _announce(self, attachments: list[tuple[str, int]]) -> None:
-        for name, size in attachments:
-            if not self._fetcher.is_here(name):
-                self._prefetcher.submit(name, size, Priority.SEND)
 
     def _report_now(self) -> None:
         self._reporter.due.set()

@@ -1,12 +1,16 @@
 """Answers requests on the socket the plugin has made; one thread for each connection.
 
 The requests are those of `backend.plugin.transfer_client` and of `scp.attachments`: fetch, fetch-range, upload, confirm
-and prefetch; and the hints wake, read and announce, which have no reply. An error reply names its kind in one word, so
-that "S3 has no such object" is never mixed up with "S3 cannot be asked".
+and prefetch; the hints wake and read, which have no reply; and deliver, whose replies come when the files do, also
+while others are asked for. An error reply names its kind in one word, so that "S3 has no such object" is never mixed up
+with "S3 cannot be asked".
 """
 
 from __future__ import annotations
 
+import array
+import contextlib
+import json
 import logging
 import os
 import select
@@ -19,6 +23,7 @@ from typing import Any, Final
 from backend import messages
 from backend.object_key import is_attachment_name
 from backend.transfer.confirmer import MAXIMUM_ATTACHMENTS, Expected
+from backend.transfer.deliveries import File, HandOver
 from backend.transfer.object_store.errors import ObjectStoreError
 from backend.transfer.prefetch_requests import PrefetchRequests
 
@@ -26,7 +31,7 @@ log = logging.getLogger(__name__)
 
 MAXIMUM_CONNECTIONS: Final = 256  # the plugin has one for each of Orthanc's threads, a worker up to 16
 MAXIMUM_ANNOUNCED: Final = 200  # attachments in one message
-_HINTS: Final = frozenset({"wake", "read", "announce"})
+_NOT_ANSWERED: Final = frozenset({"wake", "read", "deliver"})  # at once
 _ACCEPT_PAUSE: Final = 0.1  # seconds, when accept(2) fails: too many open files, most likely
 
 
@@ -38,8 +43,8 @@ class Server:
         listener: socket.socket,
         *,
         fetch: Callable[[str], int],
-        fetch_to_send: Callable[[str], tuple[int, bool]],
-        announce: Callable[[list[tuple[str, int]]], None],
+        deliver_one: Callable[[str], File],
+        deliver: Callable[[list[tuple[str, int]], HandOver], None],
         fetch_range: Callable[[str, int, int], int],
         upload: Callable[[str, float], None],
         wake: Callable[[], None],
@@ -47,14 +52,11 @@ class Server:
         prefetch: PrefetchRequests,
         confirm: Callable[[Sequence[Expected]], list[str]],
     ) -> None:
-        """`fetch`, `fetch_to_send` and `fetch_range` give a descriptor that is closed here.
-
-        `fetch_to_send` also says whether its bytes were verified as they were written, a moment ago.
-        """
+        """`fetch`, `deliver_one` and `fetch_range` give a descriptor that is closed here."""
         self._listener = listener
         self._fetch = fetch
-        self._fetch_to_send = fetch_to_send
-        self._announce = announce
+        self._deliver_one = deliver_one
+        self._deliver = deliver
         self._fetch_range = fetch_range
         self._upload = upload
         self._wake = wake
@@ -92,16 +94,17 @@ class Server:
             threading.Thread(target=self._serve, args=(connection,), name="request", daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        peer = _Peer(connection)
         try:
-            with connection:
-                while self._serve_one(connection):
-                    pass
+            while self._serve_one(connection, peer):
+                pass
         except OSError:
             pass  # the plugin is gone, or has stopped waiting
         finally:
+            peer.close()
             self._places.release()
 
-    def _serve_one(self, connection: socket.socket) -> bool:
+    def _serve_one(self, connection: socket.socket, peer: _Peer) -> bool:
         """Answer one request; whether there may be another."""
         try:
             request, descriptors = messages.receive(connection)
@@ -112,8 +115,8 @@ class Server:
             return True
         for descriptor in descriptors:
             os.close(descriptor)
-        if request.get("Operation") in _HINTS:
-            self._take_hint(request)
+        if request.get("Operation") in _NOT_ANSWERED:
+            self._begin(request, peer)
             return True
         try:
             reply, fetched = self._answer(request)
@@ -130,14 +133,14 @@ class Server:
                     os.close(descriptor)
         return True
 
-    def _take_hint(self, request: dict[str, Any]) -> None:
+    def _begin(self, request: dict[str, Any], peer: _Peer) -> None:
         match request["Operation"]:
             case "wake":
                 self._wake()
             case "read":
                 self._read(str(request.get("Name")))
-            case "announce":
-                self._announce(_announced(request))
+            case "deliver":
+                self._deliver(_announced(request), peer.hand_over)
 
     def _answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         if request.get("Operation") == "confirm":
@@ -149,8 +152,8 @@ class Server:
             raise ValueError("the name is not that of an attachment")
         match request.get("Operation"):
             case "fetch" if request.get("For") == "send":
-                descriptor, was_verified = self._fetch_to_send(name)
-                return {"Result": "ok", "Verified": was_verified}, [descriptor]
+                file = self._deliver_one(name)
+                return {"Result": "ok", "VerifiedAt": file.verified_at}, [file.descriptor]
             case "fetch":
                 descriptor = self._fetch(name)
                 return {"Result": "ok", "Size": os.fstat(descriptor).st_size}, [descriptor]
@@ -173,6 +176,35 @@ class Server:
             case "cancel":
                 self._prefetch.cancel()
         return self._prefetch.state()
+
+
+class _Peer:
+    """Who is at the other end of a connection. Thread-safe."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()  # so that nothing is sent to whoever gets the number of a closed descriptor
+
+    def hand_over(self, files: Sequence[File], missing: Sequence[str]) -> bool:
+        """As `HandOver`. Who does not read what it has asked for loses the connection, and so learns of it."""
+        message = {"Files": [(file.name, file.verified_at) for file in files], "Missing": missing}
+        descriptors = array.array("i", (file.descriptor for file in files))
+        with self._lock:
+            try:
+                self._connection.sendmsg(
+                    [json.dumps(message, separators=(",", ":")).encode()],
+                    [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)] if files else [],
+                    socket.MSG_DONTWAIT,
+                )
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._connection.shutdown(socket.SHUT_RDWR)
+                return False
+        return True
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
 
 
 def _expected(request: dict[str, Any]) -> list[Expected]:

@@ -1,7 +1,7 @@
 """Instances read from Orthanc before it is their turn: a read may be a request to S3, which has latency.
 
-At most `WINDOW` instances are held or under way at any time, each in memory only up to the client's limit. The thread
-that sends asks the transfer process for each of them, which works at all of them at once; see `_Threads` for the rest.
+At most `WINDOW` instances are held or under way at any time, each in memory only up to the client's limit. More are
+announced to the transfer process, which hands over their files as they come; see `_Threads` for the rest.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import BinaryIO, Final, Protocol, Self
+from typing import BinaryIO, Final, Protocol, Self, TypeAlias
 
-from scp.attachments import AskedFile, AttachmentFiles
+from scp.attachments import AttachmentFiles
 from scp.orthanc_client import OrthancClient
 from scp.part10 import FileMeta, NotPart10, read_file_meta
 from scp.retrieve.selection import Instance
@@ -43,29 +43,52 @@ class EncodedInstance:
 class Reader(Protocol):
     """Reads instances; thread-safe."""
 
-    def ask(self, instance: Instance, /) -> AskedFile | None: ...
+    def is_coming(self, instance: Instance, /) -> bool: ...
 
-    def open(self, instance: Instance, asked: AskedFile, /) -> EncodedInstance | Instance: ...
+    def take(self, instance: Instance, /) -> EncodedInstance | Instance: ...
 
     def read(self, instance: Instance, /) -> EncodedInstance: ...
 
     def announce(self, instances: Sequence[Instance], /) -> None: ...
 
 
+_Read: TypeAlias = Callable[[Instance], EncodedInstance | Instance]
+
+
 class Announcements:
-    """Says which instances will be read soon, each of them once. For one request, one thread at a time."""
+    """Says which instances will be read soon, each of them once, and takes what comes of it. For one request."""
 
     def __init__(self, files: AttachmentFiles | None) -> None:
         """`files`: None, there is nobody to tell."""
-        self._files = files
+        self._deliveries = files.deliveries() if files else None
         self._told: set[str] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._deliveries:
+            self._deliveries.close()
 
     def __call__(self, instances: Sequence[Instance]) -> None:
         """`instances` will be read next, in this order; so many are announced as S3 may be asked for ahead."""
         new = [(one.attachment, one.size) for one in _first(instances) if one.attachment not in self._told]
-        if new and self._files:
+        if new and self._deliveries:
             self._told.update(attachment for attachment, _ in new)
-            self._files.announce(new)
+            self._deliveries.announce(new)
+
+    def is_coming(self, instance: Instance) -> bool:
+        """Whether its file may be handed over without being asked for."""
+        return self._deliveries is not None and self._deliveries.expects(instance.attachment)
+
+    def take(self, instance: Instance) -> BinaryIO | None:
+        """Its file once it has come; None: it does not come. Close it."""
+        return self._deliveries.take(instance.attachment, instance.size) if self._deliveries else None
+
+    def forget(self, instance: Instance) -> None:
+        """Its file will not be taken."""
+        if self._deliveries:
+            self._deliveries.forget(instance.attachment)
 
 
 def _first(instances: Sequence[Instance]) -> Sequence[Instance]:
@@ -94,26 +117,25 @@ class InstanceReader:
         self._accepted = accepted
         self._converts_files = True  # until an Orthanc before `?transcode=` has shown itself
 
-    def ask(self, instance: Instance) -> AskedFile | None:
-        """Ask the transfer process for `instance`, without waiting, to `open` it; None: `read` it."""
+    def is_coming(self, instance: Instance) -> bool:
+        """Whether to `take` it, without having asked for it; else `read` it."""
         stored = instance.transfer_syntax
-        if self._files is None:
-            return None
         if stored and self._syntaxes.chosen(stored, self._accepted(instance.sop_class_uid)) != stored:
-            return None
-        return self._files.ask(instance.attachment, instance.size)
+            self.announce.forget(instance)
+            return False
+        return self.announce.is_coming(instance)
 
-    def open(self, instance: Instance, asked: AskedFile) -> EncodedInstance | Instance:
-        """Read what was asked for; an instance if it has to be `read` after all, with what is known of it now.
+    def take(self, instance: Instance) -> EncodedInstance | Instance:
+        """What was handed over; an instance if it has to be `read` after all, with what is known of it now.
 
         Raises:
             as `read`.
         """
-        file = asked.open()
+        file = self.announce.take(instance)
         return self._as_stored(instance, file) if file else instance
 
     def read(self, instance: Instance) -> EncodedInstance:
-        """Read `instance` from Orthanc, converted if it has to be.
+        """Ask for `instance`, the transfer process or else Orthanc, which converts it if it has to be.
 
         Raises:
             NoSuitableContext: the peer accepted nothing it can be sent in; nothing was read if the index could tell.
@@ -123,7 +145,8 @@ class InstanceReader:
         stored = instance.transfer_syntax
         chosen = self._chosen(instance.sop_class_uid, stored) if stored else ""
         if chosen == stored:
-            encoded = self._as_stored(instance, self._client.instance_file(instance.orthanc_id))
+            file = self._files.open(instance.attachment, instance.size) if self._files else None
+            encoded = self._as_stored(instance, file or self._client.instance_file(instance.orthanc_id))
             if isinstance(encoded, EncodedInstance):
                 return encoded
             chosen = self._chosen(encoded.sop_class_uid, encoded.transfer_syntax)
@@ -181,52 +204,47 @@ def read_ahead(
 
 
 class _Threads:
-    """One thread reads what the transfer process hands over; others wait for Orthanc, which is slow, if they have to.
+    """One thread takes what is handed over; others wait for what has to be asked for, which is slow.
 
     More threads would take the interpreter from each other and from the one that sends, several times for each file.
     """
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._opening = ThreadPoolExecutor(1, "read-ahead")
-        self._reading = ThreadPoolExecutor(WINDOW, "read-ahead-orthanc")
+        self._taking = ThreadPoolExecutor(1, "read-ahead")
+        self._reading = ThreadPoolExecutor(WINDOW, "read-ahead-asking")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         """Wait for what has begun."""
-        self._opening.shutdown()  # the first: it hands on to the other
+        self._taking.shutdown()  # the first: it hands on to the other
         self._reading.shutdown()
 
     def begin(self, instance: Instance) -> Future[EncodedInstance]:
         """Begin to read `instance`; not if the future is cancelled before it is its turn."""
         future: Future[EncodedInstance] = Future()
-        asked = self._reader.ask(instance)
-        try:
-            (self._opening if asked else self._reading).submit(self._begin, future, instance, asked)
-        except RuntimeError:  # the system gives no more threads
-            if asked:
-                asked.close()
-            raise
+        if self._reader.is_coming(instance):
+            self._taking.submit(self._begin, future, instance, self._reader.take)
+        else:
+            self._reading.submit(self._begin, future, instance, self._reader.read)
         return future
 
-    def _begin(self, future: Future[EncodedInstance], instance: Instance, asked: AskedFile | None) -> None:
+    def _begin(self, future: Future[EncodedInstance], instance: Instance, read: _Read) -> None:
         if future.set_running_or_notify_cancel():
-            self._read(future, instance, asked)
-        elif asked:
-            asked.close()
+            self._read(future, instance, read)
 
-    def _read(self, future: Future[EncodedInstance], instance: Instance, asked: AskedFile | None = None) -> None:
+    def _read(self, future: Future[EncodedInstance], instance: Instance, read: _Read) -> None:
         try:
-            read = self._reader.open(instance, asked) if asked else self._reader.read(instance)
-            if isinstance(read, Instance):
-                self._reading.submit(self._read, future, read)
+            result = read(instance)
+            if isinstance(result, Instance):
+                self._reading.submit(self._read, future, result, self._reader.read)
                 return
         except BaseException as error:  # noqa: BLE001 - it is for who waits for the future
             future.set_exception(error)
         else:
-            future.set_result(read)
+            future.set_result(result)
 
 
 def _discard(future: Future[EncodedInstance]) -> None:

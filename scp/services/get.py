@@ -9,6 +9,7 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
+from config.settings import DicomSettings
 from scp.administration import Current
 from scp.attachments import AttachmentFiles
 from scp.orthanc_client import OrthancClient, OrthancError
@@ -37,12 +38,14 @@ class GetService:
         return Service("C-GET", "C_GET", "allow_get", sop_classes, self.serve, negotiate_relational)
 
     def serve(self, request: Request) -> None:
-        settings = self.settings()
+        with Announcements(self.files) as announce:
+            self._serve(request, self.settings(), announce)
+
+    def _serve(self, request: Request, settings: DicomSettings, announce: Announcements) -> None:
         try:
             root = root_of(request.context.abstract_syntax)
             encoding = python_encoding(settings.default_encoding)
             strict = settings.strict_hierarchy and request.extended_negotiation[:1] != RELATIONAL
-            announce = Announcements(self.files)
             instances = select_instances(
                 self.client, request.identifier(), root, encoding, strict=strict, announce=announce
             )

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from config.settings import Modality
+from config.settings import DicomSettings, Modality
 from scp.administration import Current
 from scp.attachments import AttachmentFiles
 from scp.orthanc_client import OrthancClient, OrthancError
@@ -47,12 +47,15 @@ class MoveService:
 
     def serve(self, request: Request) -> None:
         settings = self.settings()
+        with Announcements(self.files if settings.synchronous_c_move else None) as announce:
+            self._serve(request, settings, announce)
+
+    def _serve(self, request: Request, settings: DicomSettings, announce: Announcements) -> None:
         try:
             modality = self._destination(str(request.message.MoveDestination or "").strip())
             root = root_of(request.context.abstract_syntax)
             encoding = python_encoding(settings.default_encoding)
             strict = settings.strict_hierarchy and request.extended_negotiation[:1] != RELATIONAL
-            announce = Announcements(self.files if settings.synchronous_c_move else None)
             instances = select_instances(
                 self.client, request.identifier(), root, encoding, strict=strict, announce=announce
             )

@@ -121,29 +121,44 @@ def test_fetch_serves_what_is_still_pending(make: Start) -> None:
     assert child.fetch(name_of(1)) == content_of(1)
 
 
-@pytest.mark.parametrize("announced", [False, True])
-def test_only_who_sends_a_file_right_after_its_download_hears_that_it_was_verified(
-    make: Start, fake: FakeS3, *, announced: bool
-) -> None:
-    """Fetched for him or before he asked; neither what is pending, nor the same file for the next one."""
+def test_only_who_sends_a_file_right_after_its_download_hears_that_it_was_verified(make: Start, fake: FakeS3) -> None:
+    """Neither of what is pending, nor the next one of the same file."""
     child = make(fake.url, BUCKET)
     child.start_ready()
     fake.objects[name_of(1)] = Stored(content_of(1))
-    path = child.cache / "objects" / name_of(1)[:2] / name_of(1)
     fake.add("PUT", answer_late(5))
     child.accept(name_of(2), content_of(2))
     with connect(child) as connection:
-        if announced:
-            messages.send(connection, {"Operation": "announce", "Attachments": [[name_of(1), 50_000]]})
-            child.wait(path.exists, "it is in the cache")
-            time.sleep(0.2)  # its download ends a moment after that
         answers = []
         for name in (name_of(1), name_of(1), name_of(2)):
             messages.send(connection, {"Operation": "fetch", "Name": name, "For": "send"})
             reply, (descriptor,) = messages.receive(connection)
             os.close(descriptor)
-            answers.append(reply["Verified"])
+            answers.append(reply["VerifiedAt"] > 0)
     assert answers == [True, False, False]
+
+
+def test_what_is_announced_is_delivered_as_it_comes(make: Start, fake: FakeS3) -> None:
+    """What is here at once; then what is in S3; then the word that another one cannot be had."""
+    child = make(fake.url, BUCKET)
+    child.start_ready()
+    fake.objects[name_of(1)] = Stored(content_of(1))
+    fake.add("PUT", answer_late(5))
+    child.accept(name_of(2), content_of(2))
+    fake.add("GET", answer_late(0.3), times=2)
+    with connect(child) as connection:
+        attachments = [[name_of(number), 50_000] for number in (3, 1, 2)]
+        began = time.monotonic()
+        messages.send(connection, {"Operation": "deliver", "Attachments": attachments})
+        come, missing = [], []
+        while len(come) + len(missing) < 3:
+            message, descriptors = messages.receive(connection)
+            missing += message["Missing"]
+            for (name, verified_at), descriptor in zip(message["Files"], descriptors, strict=True):
+                with os.fdopen(descriptor, "rb") as file:
+                    come.append((name, file.read(), verified_at >= began))
+    assert come == [(name_of(2), content_of(2), False), (name_of(1), content_of(1), True)]
+    assert missing == [name_of(3)]
 
 
 def test_many_readers_of_one_object_cost_one_download(make: Start, fake: FakeS3) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
-import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pytest
 
@@ -20,10 +23,11 @@ from backend.atomic_file import write_digest
 from backend.stack.processes import wait_until
 from config.settings import StorageStructure
 from scp import attachments
-from scp.attachments import AttachmentFiles
+from scp.attachments import AttachmentFiles, Deliveries
 from tests.fakes.transfer_thread import Transfer
 
 UUID = "11111111-2222-3333-4444-555555555555"
+OTHER = "11111111-2222-3333-4444-666666666666"
 CONTENT = b"the image" * 100
 
 
@@ -40,11 +44,13 @@ def files(tmp_path: Path, transfer: Transfer) -> AttachmentFiles:
 
 
 def hand_over(
-    transfer: Transfer, path: Path, content: bytes = CONTENT, digest_of: bytes | None = None, *, verified: bool = False
+    transfer: Transfer, path: Path, content: bytes = CONTENT, digest_of: bytes | None = None, *, verified: float = 0
 ) -> None:
+    """`verified`: so many seconds ago."""
     path.write_bytes(content)
     write_digest(path, sha256(content if digest_of is None else digest_of).digest())
-    transfer.answer = lambda _: ({"Result": "ok", "Verified": verified}, [os.open(path, os.O_RDONLY)])
+    verified_at = time.monotonic() - verified if verified else 0
+    transfer.answer = lambda _: ({"Result": "ok", "VerifiedAt": verified_at}, [os.open(path, os.O_RDONLY)])
 
 
 class PageCache:
@@ -66,13 +72,31 @@ class PageCache:
         return len(content)
 
 
-def opened_of(files: AttachmentFiles, uuid: str, size: int) -> BinaryIO | None:
-    asked = files.ask(uuid, size)
-    return asked.open() if asked else None
+Opened = Callable[[str, int], BinaryIO | None]
+
+
+@pytest.fixture(params=["asked for", "delivered"])
+def opened_of(request: pytest.FixtureRequest, files: AttachmentFiles) -> Iterator[Opened]:
+    """Both ways to a file, for what they have in common."""
+    deliveries = files.deliveries()
+
+    def take(uuid: str, size: int) -> BinaryIO | None:
+        deliveries.announce([(uuid, size)])
+        return deliveries.take(uuid, size) if deliveries.expects(uuid) else None
+
+    yield files.open if request.param == "asked for" else take
+    deliveries.close()
 
 
 def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+def open_below(folder: Path) -> list[str]:
+    """Files of this folder that this process has open."""
+    with os.scandir("/proc/self/fd") as descriptors:
+        found = [os.path.realpath(entry) for entry in descriptors if os.path.lexists(entry)]
+    return [path for path in found if path.startswith(f"{folder}/")]
 
 
 def is_open(path: Path) -> bool:
@@ -81,22 +105,32 @@ def is_open(path: Path) -> bool:
         return any(os.path.lexists(entry) and os.path.realpath(entry) == str(path) for entry in descriptors)
 
 
-def test_the_file_is_read_from_the_descriptor(files: AttachmentFiles, transfer: Transfer, tmp_path: Path) -> None:
+def test_the_file_is_read_from_the_descriptor(opened_of: Opened, transfer: Transfer, tmp_path: Path) -> None:
     hand_over(transfer, tmp_path / "file")
     for _ in range(3):
-        opened = opened_of(files, UUID, len(CONTENT))
+        opened = opened_of(UUID, len(CONTENT))
         assert opened
         with opened:
             assert opened.read() == CONTENT
-    assert transfer.requests == [{"Operation": "fetch", "Name": UUID + ".dcm", "For": "send"}] * 3
+
+
+def test_what_is_sent_is_what_the_transfer_process_expects(files: AttachmentFiles, transfer: Transfer) -> None:
+    files.open(UUID, 5)
+    with closing(files.deliveries()) as deliveries:
+        deliveries.announce([(UUID, 5), (OTHER, 6)])
+        assert deliveries.take(UUID, 5) is None
+    assert transfer.requests == [
+        {"Operation": "fetch", "Name": UUID + ".dcm", "For": "send"},
+        {"Operation": "deliver", "Attachments": [[UUID + ".dcm", 5], [OTHER + ".dcm", 6]]},
+    ]
 
 
 def test_a_large_file_is_not_taken_into_memory(
-    files: AttachmentFiles, transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened_of: Opened, transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attachments, "MEMORY_LIMIT", 100)
     hand_over(transfer, tmp_path / "file")
-    opened = opened_of(files, UUID, len(CONTENT))
+    opened = opened_of(UUID, len(CONTENT))
     assert opened
     with opened:
         assert opened.fileno() > 2
@@ -105,19 +139,19 @@ def test_a_large_file_is_not_taken_into_memory(
 
 @pytest.mark.parametrize("memory", [100, 10_000_000])
 def test_damaged_bytes_are_left_to_orthanc(
-    files: AttachmentFiles, transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int
+    opened_of: Opened, transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int
 ) -> None:
     monkeypatch.setattr(attachments, "MEMORY_LIMIT", memory)
     hand_over(transfer, tmp_path / "file", digest_of=b"what was stored")
-    assert opened_of(files, UUID, len(CONTENT)) is None
+    assert opened_of(UUID, len(CONTENT)) is None
 
 
 def test_what_was_just_verified_is_not_verified_again(
-    files: AttachmentFiles, transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened_of: Opened, transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hand_over(transfer, tmp_path / "file", digest_of=b"nobody looks at it", verified=True)
+    hand_over(transfer, tmp_path / "file", digest_of=b"nobody looks at it", verified=0.01)
     PageCache(monkeypatch, len(CONTENT))
-    opened = opened_of(files, UUID, len(CONTENT))
+    opened = opened_of(UUID, len(CONTENT))
     assert opened
     with opened:
         assert opened.read() == CONTENT
@@ -126,15 +160,25 @@ def test_what_was_just_verified_is_not_verified_again(
     wait_until(lambda: not is_open(tmp_path / "file"), 10, "it is closed at both ends")
 
 
+def test_unless_that_was_too_long_ago(
+    opened_of: Opened, transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may have written it to the disk meanwhile, and may read it from there again."""
+    page_cache = PageCache(monkeypatch, len(CONTENT))
+    hand_over(transfer, tmp_path / "file", digest_of=b"what was stored", verified=attachments._TRUSTED)
+    assert opened_of(UUID, len(CONTENT)) is None
+    assert page_cache.calls == 0
+
+
 @pytest.mark.parametrize("cached", [None, len(CONTENT) - 1])
-def test_unless_the_disk_has_to_be_read(
-    files: AttachmentFiles, transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: int | None
+def test_or_the_disk_has_to_be_read(
+    opened_of: Opened, transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: int | None
 ) -> None:
     page_cache = PageCache(monkeypatch, cached)
-    hand_over(transfer, tmp_path / "file", digest_of=b"what was stored", verified=True)
-    assert opened_of(files, UUID, len(CONTENT)) is None
-    hand_over(transfer, tmp_path / "file", verified=True)
-    opened = opened_of(files, UUID, len(CONTENT))
+    hand_over(transfer, tmp_path / "file", digest_of=b"what was stored", verified=0.01)
+    assert opened_of(UUID, len(CONTENT)) is None
+    hand_over(transfer, tmp_path / "file", verified=0.01)
+    opened = opened_of(UUID, len(CONTENT))
     assert opened
     with opened:
         assert opened.read() == CONTENT
@@ -143,12 +187,12 @@ def test_unless_the_disk_has_to_be_read(
 
 @pytest.mark.parametrize("memory", [100, 10_000_000])
 def test_or_it_is_too_large_or_not_of_the_size_that_is_known(
-    files: AttachmentFiles, transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int
+    opened_of: Opened, transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int
 ) -> None:
     monkeypatch.setattr(attachments, "MEMORY_LIMIT", memory)
     page_cache = PageCache(monkeypatch, len(CONTENT))
-    hand_over(transfer, tmp_path / "file", verified=True)
-    opened = opened_of(files, UUID, len(CONTENT) + (memory > 100))
+    hand_over(transfer, tmp_path / "file", verified=0.01)
+    opened = opened_of(UUID, len(CONTENT) + (memory > 100))
     assert (opened is None) == (memory > 100)
     if opened:
         opened.close()
@@ -156,51 +200,39 @@ def test_or_it_is_too_large_or_not_of_the_size_that_is_known(
 
 
 def test_a_file_that_orthanc_has_compressed_is_left_to_it(
-    files: AttachmentFiles, transfer: Transfer, tmp_path: Path
+    opened_of: Opened, transfer: Transfer, tmp_path: Path
 ) -> None:
     hand_over(transfer, tmp_path / "file")
-    assert opened_of(files, UUID, len(CONTENT) + 1) is None
+    assert opened_of(UUID, len(CONTENT) + 1) is None
 
 
 @pytest.mark.parametrize("uuid", ["", "../../etc/passwd", UUID + ".dcm"])
-def test_what_is_no_uuid_is_asked_for_nowhere(files: AttachmentFiles, transfer: Transfer, uuid: str) -> None:
-    assert opened_of(files, uuid, 1) is None
-    files.announce([(uuid, 1)])
+def test_what_is_no_uuid_is_asked_for_nowhere(opened_of: Opened, transfer: Transfer, uuid: str) -> None:
+    assert opened_of(uuid, 1) is None
     assert transfer.requests == []
-
-
-def test_an_error_is_left_to_orthanc_and_the_connection_kept(files: AttachmentFiles, transfer: Transfer) -> None:
-    transfer.answer = lambda _: ({"Result": "error", "Error": "missing", "Message": "no"}, [])
-    assert opened_of(files, UUID, 1) is None
-    before = open_files()
-    assert opened_of(files, UUID, 1) is None
-    assert open_files() == before
 
 
 def test_without_a_transfer_process_orthanc_is_asked(tmp_path: Path) -> None:
     files = AttachmentFiles(tmp_path, StorageStructure.FLAT)
     for _ in range(attachments._MAXIMUM_CONNECTIONS + 1):
-        assert opened_of(files, UUID, 1) is None
-    files.announce([(UUID, 1)])
+        assert files.open(UUID, 1) is None
+    with closing(files.deliveries()) as deliveries:
+        deliveries.announce([(UUID, 1)])
+        assert not deliveries.expects(UUID)
+        assert deliveries.take(UUID, 1) is None
 
 
-def test_a_connection_that_was_lost_is_replaced(files: AttachmentFiles, transfer: Transfer, tmp_path: Path) -> None:
-    transfer.answer = lambda _: None
-    assert opened_of(files, UUID, 1) is None
-    hand_over(transfer, tmp_path / "file")
-    opened = opened_of(files, UUID, len(CONTENT))
-    assert opened
-    opened.close()
-
-
-def test_no_descriptor_stays_open(files: AttachmentFiles, transfer: Transfer, tmp_path: Path) -> None:
+def test_no_descriptor_stays_open(opened_of: Opened, transfer: Transfer, tmp_path: Path) -> None:
     hand_over(transfer, tmp_path / "file")
     for size in (1, len(CONTENT)):
-        opened = opened_of(files, UUID, size)
+        opened = opened_of(UUID, size)
         assert (opened is None) == (size == 1)
         if opened:
             opened.close()
     wait_until(lambda: not is_open(tmp_path / "file"), 10, "it is closed at both ends")
+
+
+# --- asked for one by one
 
 
 def connections(files: AttachmentFiles) -> tuple[int, int]:
@@ -208,106 +240,69 @@ def connections(files: AttachmentFiles) -> tuple[int, int]:
     return files._count, len(files._idle)
 
 
-def test_files_that_are_asked_for_together_are_answered_together(
-    files: AttachmentFiles, transfer: Transfer, tmp_path: Path
-) -> None:
-    """Which is what makes asking ahead worth its while: the transfer process waits for S3 meanwhile."""
+def test_an_error_is_left_to_orthanc_and_the_connection_kept(files: AttachmentFiles, transfer: Transfer) -> None:
+    transfer.answer = lambda _: ({"Result": "error", "Error": "missing", "Message": "no"}, [])
+    assert files.open(UUID, 1) is None
+    before = open_files()
+    assert files.open(UUID, 1) is None
+    assert open_files() == before
+
+
+def test_a_connection_that_was_lost_is_replaced(files: AttachmentFiles, transfer: Transfer, tmp_path: Path) -> None:
+    transfer.answer = lambda _: None
+    assert files.open(UUID, 1) is None
+    assert connections(files) == (0, 0)
+    hand_over(transfer, tmp_path / "file")
+    opened = files.open(UUID, len(CONTENT))
+    assert opened
+    opened.close()
+
+
+def test_several_are_asked_for_at_the_same_time(files: AttachmentFiles, transfer: Transfer, tmp_path: Path) -> None:
     everybody = threading.Barrier(4)
     hand_over(transfer, tmp_path / "file")
     answer = transfer.answer
     transfer.answer = lambda request: (everybody.wait(10), answer(request))[1]
-    asked = [files.ask(UUID, len(CONTENT)) for _ in range(4)]
-    for one in asked:
-        assert one
-        file = one.open()
-        assert file
-        assert file.read() == CONTENT
+    with ThreadPoolExecutor(4) as pool:
+        opened = list(pool.map(files.open, [UUID] * 4, [len(CONTENT)] * 4))
+    assert [file and file.read() for file in opened] == [CONTENT] * 4
     assert connections(files) == (4, 4)
-
-
-def test_what_was_asked_for_and_is_not_wanted_any_more_spoils_no_connection(
-    files: AttachmentFiles, transfer: Transfer, tmp_path: Path
-) -> None:
-    """Its answer may come later, and must not be taken for that to the next request."""
-    hand_over(transfer, tmp_path / "file", b"not wanted")
-    answer, wanted = transfer.answer, threading.Event()
-    transfer.answer = lambda request: (wanted.wait(10), answer(request))[1]
-    before, early = files.ask(UUID, 10), files.ask(UUID, 10)
-    assert before
-    assert early
-    early.close()
-    wanted.set()
-    transfer.answer = answer
-    wait_until(lambda: select.select([before._connection], [], [], 0)[0], 10, "its answer has come")
-    before.close()
-    assert connections(files) == (0, 0)
-    wait_until(lambda: not is_open(tmp_path / "file"), 10, "the descriptor has gone with the connection")
-    hand_over(transfer, tmp_path / "other")
-    opened = opened_of(files, UUID, len(CONTENT))
-    assert opened
-    assert opened.read() == CONTENT
 
 
 def test_who_asks_for_more_than_there_are_connections_is_left_to_orthanc(
     files: AttachmentFiles, transfer: Transfer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(attachments, "_MAXIMUM_CONNECTIONS", 2)
+    monkeypatch.setattr(attachments, "_MAXIMUM_CONNECTIONS", 1)
     hand_over(transfer, tmp_path / "file")
-    first, second = files.ask(UUID, len(CONTENT)), files.ask(UUID, len(CONTENT))
-    assert first
-    assert second
-    assert files.ask(UUID, len(CONTENT)) is None
-    first.close()
-    third = files.ask(UUID, len(CONTENT))
-    assert third
-    for asked in (second, third):
-        file = asked.open()
-        assert file
-        file.close()
-    assert connections(files) == (2, 2)
+    answer, asked, go = transfer.answer, threading.Event(), threading.Event()
+    transfer.answer = lambda request: (asked.set(), go.wait(10), answer(request))[2]
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(files.open, UUID, len(CONTENT))
+        assert asked.wait(10)
+        assert files.open(UUID, len(CONTENT)) is None
+        go.set()
+        opened = first.result(10)
+    assert opened
+    opened.close()
+    assert connections(files) == (1, 1)
 
 
-def test_files_that_were_asked_for_together_time_out_together(
+def test_a_transfer_process_that_hangs_is_given_up(
     files: AttachmentFiles, transfer: Transfer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A transfer process that hangs costs the time-out once, not once for each file."""
-    monkeypatch.setattr(attachments, "_TIMEOUT", 0.3)
-    hand_over(transfer, tmp_path / "file")
+    """Its answer may come later, and must not be taken for that to the next request."""
+    monkeypatch.setattr(attachments, "_TIMEOUT", 0.2)
+    hand_over(transfer, tmp_path / "file", b"not wanted")
     answer, hangs = transfer.answer, threading.Event()
     transfer.answer = lambda request: (hangs.wait(10), answer(request))[1]
-    began = time.monotonic()
-    asked = [files.ask(UUID, len(CONTENT)) for _ in range(8)]
-    assert [one.open() for one in asked if one] == [None] * 8
-    assert 0.3 <= time.monotonic() - began < 2
+    assert files.open(UUID, 10) is None
     assert connections(files) == (0, 0)
     hangs.set()
-    wait_until(lambda: not is_open(tmp_path / "file"), 10, "the descriptors have gone with the connections")
-
-
-def test_what_has_come_in_time_is_taken_however_late(
-    files: AttachmentFiles, transfer: Transfer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """The destination may be slow: that is no reason to do without what is there."""
-    monkeypatch.setattr(attachments, "_TIMEOUT", 0.1)
-    hand_over(transfer, tmp_path / "file")
-    asked = files.ask(UUID, len(CONTENT))
-    assert asked
-    time.sleep(0.3)
-    file = asked.open()
-    assert file
-    assert file.read() == CONTENT
-
-
-def test_a_connection_that_is_closed_in_the_middle_concerns_its_own_file_only(
-    files: AttachmentFiles, transfer: Transfer, tmp_path: Path
-) -> None:
-    hand_over(transfer, tmp_path / "file")
-    answer = transfer.answer
-    transfer.answer = lambda request: answer(request) if request["Name"] == UUID + ".dcm" else None
-    asked = [files.ask(uuid, len(CONTENT)) for uuid in (UUID, UUID[:-1] + "6", UUID)]
-    opened = [one.open() for one in asked if one]
-    assert [file and file.read() for file in opened] == [CONTENT, None, CONTENT]
-    assert connections(files) == (2, 2)
+    wait_until(lambda: not is_open(tmp_path / "file"), 10, "the descriptor has gone with the connection")
+    hand_over(transfer, tmp_path / "other")
+    opened = files.open(UUID, len(CONTENT))
+    assert opened
+    assert opened.read() == CONTENT
 
 
 @pytest.mark.parametrize("reply", [b"no JSON", b"[]", b"x" * 5000], ids=["text", "list", "too long"])
@@ -315,21 +310,165 @@ def test_a_descriptor_that_comes_with_nonsense_is_verified(tmp_path: Path, reply
     path, listener = tmp_path / "file", messages.listen(tmp_path / "transfer.sock")
     path.write_bytes(CONTENT)
     write_digest(path, sha256(CONTENT).digest())
-    asked = AttachmentFiles(tmp_path, StorageStructure.FLAT).ask(UUID, len(CONTENT))
-    assert asked
-    with listener, listener.accept()[0] as connection, path.open("rb") as file:
-        socket.send_fds(connection, [reply], [file.fileno()])
-        opened = asked.open()
+    with listener, path.open("rb") as file, ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(AttachmentFiles(tmp_path, StorageStructure.FLAT).open, UUID, len(CONTENT))
+        with listener.accept()[0] as connection:
+            messages.receive(connection)
+            socket.send_fds(connection, [reply], [file.fileno()])
+            opened = opening.result(10)
     assert opened
     assert opened.read() == CONTENT
     assert not is_open(path)
 
 
-def test_announcements_name_what_follows(files: AttachmentFiles, transfer: Transfer) -> None:
-    files.announce([(UUID, 5)])
+# --- delivered
 
-    def announced() -> list[dict[str, Any]]:
-        return transfer.requests
 
-    wait_until(announced, 10, "it has arrived")
-    assert transfer.requests == [{"Operation": "announce", "Attachments": [[UUID + ".dcm", 5]]}]
+@dataclass
+class Peer:
+    """The transfer process's end of one connection, by hand."""
+
+    connection: socket.socket
+    folder: Path
+
+    def announced(self) -> list[str]:
+        return [name.removesuffix(".dcm") for name, _ in messages.receive(self.connection)[0]["Attachments"]]
+
+    def send(self, *uuids: str, missing: Sequence[str] = ()) -> None:
+        """Hand over these, each with its UUID as its content."""
+        paths = [self.folder / uuid for uuid in uuids]
+        for path in paths:
+            path.write_bytes(path.name.encode())
+            write_digest(path, sha256(path.name.encode()).digest())
+        descriptors = [os.open(path, os.O_RDONLY) for path in paths]
+        files = [(f"{uuid}.dcm", 0) for uuid in uuids]
+        message = {"Files": files, "Missing": [f"{uuid}.dcm" for uuid in missing]}
+        socket.send_fds(self.connection, [json.dumps(message).encode()], descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+UUIDS = [f"11111111-2222-3333-4444-{number:012x}" for number in range(8)]
+
+
+@pytest.fixture
+def deliveries(tmp_path: Path) -> Iterator[Deliveries]:
+    deliveries = AttachmentFiles(tmp_path, StorageStructure.FLAT).deliveries()
+    yield deliveries
+    deliveries.close()
+
+
+@pytest.fixture
+def peer(tmp_path: Path, deliveries: Deliveries) -> Iterator[Peer]:
+    """Eight files have been announced."""
+    with messages.listen(tmp_path / "transfer.sock") as listener:
+        deliveries.announce([(uuid, len(UUID)) for uuid in UUIDS])
+        connection, _ = listener.accept()
+    with connection:
+        peer = Peer(connection, tmp_path)
+        assert peer.announced() == UUIDS
+        yield peer
+
+
+def taken(deliveries: Deliveries, uuid: str) -> str | None:
+    assert deliveries.expects(uuid)
+    file = deliveries.take(uuid, len(UUID))
+    if file is None:
+        return None
+    with file:
+        return file.read().decode()
+
+
+def test_each_is_what_was_announced_whatever_the_order_and_however_many_at_a_time(
+    deliveries: Deliveries, peer: Peer
+) -> None:
+    peer.send(UUIDS[7], UUIDS[0], missing=[UUIDS[1]])
+    peer.send(UUIDS[3])
+    peer.send(*UUIDS[4:7], UUIDS[2])
+    expected = [uuid if uuid != UUIDS[1] else None for uuid in UUIDS]
+    read = [taken(deliveries, uuid) if deliveries.expects(uuid) else None for uuid in UUIDS]
+    assert read == expected
+    assert not any(deliveries.expects(uuid) for uuid in UUIDS)
+    assert open_below(peer.folder) == []
+
+
+def test_what_is_announced_later_comes_over_the_same_connection(deliveries: Deliveries, peer: Peer) -> None:
+    deliveries.announce([(UUID, len(UUID))])
+    assert peer.announced() == [UUID]
+    peer.send(UUID)
+    assert taken(deliveries, UUID) == UUID
+    assert deliveries.expects(UUIDS[0])
+
+
+def test_a_file_is_waited_for(deliveries: Deliveries, peer: Peer) -> None:
+    threading.Timer(0.1, peer.send, [UUIDS[5]]).start()
+    threading.Timer(0.2, peer.send, [UUIDS[0]]).start()
+    assert taken(deliveries, UUIDS[0]) == UUIDS[0]
+
+
+def test_what_was_not_announced_is_not_expected(deliveries: Deliveries, peer: Peer) -> None:
+    assert not deliveries.expects(UUID)
+    peer.send(UUID, UUIDS[0])
+    assert taken(deliveries, UUIDS[0]) == UUIDS[0]
+    assert not deliveries.expects(UUID)
+    assert open_below(peer.folder) == []
+
+
+def test_nothing_stays_open_of_what_is_not_taken(deliveries: Deliveries, peer: Peer) -> None:
+    """Forgotten before it came, forgotten afterwards, come and left, come and not even looked at."""
+    deliveries.forget(UUIDS[0])
+    peer.send(*UUIDS[:4])
+    assert taken(deliveries, UUIDS[1]) == UUIDS[1]
+    assert len(open_below(peer.folder)) == 2
+    deliveries.forget(UUIDS[2])
+    assert not deliveries.expects(UUIDS[2])
+    assert len(open_below(peer.folder)) == 1
+    peer.send(*UUIDS[4:])
+    deliveries.close()
+    assert open_below(peer.folder) == []
+
+
+def test_once_the_connection_is_lost_nothing_is_expected_but_what_has_come(deliveries: Deliveries, peer: Peer) -> None:
+    peer.send(UUIDS[1])
+    peer.send(UUIDS[0])
+    assert taken(deliveries, UUIDS[0]) == UUIDS[0]
+    peer.connection.close()
+    assert taken(deliveries, UUIDS[2]) is None
+    assert [uuid for uuid in UUIDS if deliveries.expects(uuid)] == [UUIDS[1]]
+    assert taken(deliveries, UUIDS[1]) == UUIDS[1]
+    deliveries.announce([(UUID, len(UUID))])
+    assert not deliveries.expects(UUID)
+
+
+def test_a_connection_that_takes_no_announcement_is_lost(deliveries: Deliveries, peer: Peer) -> None:
+    peer.connection.close()
+    deliveries.announce([(UUID, len(UUID))])
+    assert not any(deliveries.expects(uuid) for uuid in (UUID, *UUIDS))
+    assert deliveries.take(UUIDS[0], len(UUID)) is None
+
+
+def test_a_transfer_process_that_is_silent_costs_its_time_out_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attachments, "_TIMEOUT", 0.3)
+    files = AttachmentFiles(tmp_path, StorageStructure.FLAT)
+    with messages.listen(tmp_path / "transfer.sock"), closing(files.deliveries()) as deliveries:
+        deliveries.announce([(uuid, 1) for uuid in UUIDS])
+        began = time.monotonic()
+        assert [deliveries.take(uuid, 1) for uuid in UUIDS] == [None] * 8
+        assert 0.3 <= time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"no JSON", b"[]", b"{}", b'{"Files":[["a"]],"Missing":[]}', b'{"Files":[],"Missing":[]}', b"x" * 65_000],
+    ids=["text", "list", "nothing", "no time", "one descriptor too many", "too long"],
+)
+def test_a_message_that_is_none_ends_it(deliveries: Deliveries, peer: Peer, nonsense: bytes) -> None:
+    path = peer.folder / "file"
+    path.write_bytes(b"")
+    with path.open() as file:
+        socket.send_fds(peer.connection, [nonsense], [file.fileno()])
+    assert taken(deliveries, UUIDS[0]) is None
+    assert open_below(peer.folder) == []
+    assert not deliveries.expects(UUIDS[1])

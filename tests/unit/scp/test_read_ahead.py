@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from concurrent.futures import Future
+from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -18,8 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000
 from backend.atomic_file import write_digest
 from backend.stack.processes import wait_until
 from config.settings import StorageStructure
-from scp import attachments
-from scp.attachments import AskedFile, AttachmentFiles
+from scp.attachments import AttachmentFiles
 from scp.orthanc_client import OrthancUnreachable
 from scp.retrieve.read_ahead import WINDOW, Announcements, EncodedInstance, InstanceReader, read_ahead
 from scp.retrieve.selection import Instance
@@ -40,37 +41,24 @@ def described(number: int, *, transfer_syntax: str = ExplicitVRLittleEndian, siz
 INSTANCES = [described(number) for number in range(COUNT)]
 
 
-class Asked:
-    """In place of `AskedFile`."""
-
-    def __init__(self, reader: FakeReader) -> None:
-        self._reader = reader
-
-    def close(self) -> None:
-        self._reader.given_up += 1
-
-
 class FakeReader:
     """The transfer process hands over everything, unless a test says otherwise."""
 
     def __init__(self) -> None:
         self.hands_over: Callable[[Instance], bool] = lambda _instance: True
-        self.before_open: Callable[[Instance], object] = lambda _instance: None
+        self.before_take: Callable[[Instance], object] = lambda _instance: None
         self.before_read: Callable[[Instance], object] = lambda _instance: None
-        self.threads: set[int] = set()  # that opened something
-        self.asked: list[Instance] = []
-        self.given_up = 0
+        self.threads: set[int] = set()  # that took something
+        self.begun: list[Instance] = []
         self.contents: list[io.BytesIO] = []
 
-    def ask(self, one: Instance) -> AskedFile | None:
-        if not self.hands_over(one):
-            return None
-        self.asked.append(one)
-        return cast("AskedFile", Asked(self))
+    def is_coming(self, one: Instance) -> bool:
+        self.begun.append(one)
+        return self.hands_over(one)
 
-    def open(self, one: Instance, _asked: AskedFile) -> EncodedInstance | Instance:
+    def take(self, one: Instance) -> EncodedInstance | Instance:
         self.threads.add(threading.get_ident())
-        return one if self.before_open(one) else self._encoded(one)
+        return one if self.before_take(one) else self._encoded(one)
 
     def read(self, one: Instance) -> EncodedInstance:
         self.before_read(one)
@@ -106,27 +94,26 @@ def all_of(reader: FakeReader) -> list[str]:
 IN_ORDER = [one.sop_instance_uid for one in INSTANCES]
 
 
-def test_what_the_transfer_process_hands_over_is_read_by_one_thread_in_order(reader: FakeReader) -> None:
+def test_what_the_transfer_process_hands_over_is_taken_by_one_thread_in_order(reader: FakeReader) -> None:
     assert all_of(reader) == IN_ORDER
     assert len(reader.threads) == 1
-    assert reader.asked == INSTANCES
-    assert reader.given_up == 0
+    assert reader.begun == INSTANCES
 
 
-@pytest.mark.parametrize("is_asked_for", [True, False])
-def test_what_orthanc_has_to_read_is_read_in_parallel(reader: FakeReader, *, is_asked_for: bool) -> None:
+@pytest.mark.parametrize("is_coming", [True, False])
+def test_what_has_to_be_asked_for_is_read_in_parallel(reader: FakeReader, *, is_coming: bool) -> None:
     """A conversion may take Orthanc a second; whether it is necessary may turn out late."""
     everybody = threading.Barrier(WINDOW)
-    reader.hands_over = lambda _instance: is_asked_for
-    reader.before_open = lambda _instance: True
+    reader.hands_over = lambda _instance: is_coming
+    reader.before_take = lambda _instance: True
     reader.before_read = lambda _instance: everybody.wait(PATIENCE)
     assert all_of(reader) == IN_ORDER
 
 
-def test_what_orthanc_has_to_read_does_not_delay_what_is_handed_over(reader: FakeReader) -> None:
+def test_what_has_to_be_asked_for_does_not_delay_what_is_handed_over(reader: FakeReader) -> None:
     others = threading.Event()
     reader.hands_over = lambda one: one is not INSTANCES[0]
-    reader.before_open = lambda one: one is INSTANCES[WINDOW - 1] and others.set()
+    reader.before_take = lambda one: one is INSTANCES[WINDOW - 1] and others.set()
     reader.before_read = lambda _instance: others.wait(PATIENCE)
     assert all_of(reader) == IN_ORDER
     assert others.is_set()
@@ -138,23 +125,21 @@ def test_one_failure_concerns_one_instance(reader: FakeReader) -> None:
             raise OSError
         return one is INSTANCES[5]
 
-    reader.before_open = fail
+    reader.before_take = fail
     reader.before_read = lambda _instance: 1 / 0
     assert all_of(reader) == [uid if number not in (2, 3, 5) else "-" for number, uid in enumerate(IN_ORDER)]
 
 
-def test_no_more_than_a_window_is_asked_for_or_held(reader: FakeReader) -> None:
+def test_no_more_than_a_window_is_begun_or_held(reader: FakeReader) -> None:
     with closing(read_ahead(reader, INSTANCES)) as ahead:
         for taken, (_, future) in enumerate(ahead, start=1):
             with closing(future.result(PATIENCE)):
-                assert len(reader.asked) <= taken + WINDOW - 1
+                assert len(reader.begun) <= taken + WINDOW - 1
                 assert sum(not content.closed for content in reader.contents) <= WINDOW
 
 
 @pytest.mark.parametrize("hands_over", [True, False])
-def test_leaving_early_closes_what_was_read_and_gives_up_what_was_asked_for(
-    reader: FakeReader, *, hands_over: bool
-) -> None:
+def test_leaving_early_closes_what_was_read_and_begins_nothing_more(reader: FakeReader, *, hands_over: bool) -> None:
     first, leave = threading.Event(), threading.Event()
 
     def begin(one: Instance) -> None:
@@ -163,7 +148,7 @@ def test_leaving_early_closes_what_was_read_and_gives_up_what_was_asked_for(
             leave.wait(PATIENCE)
 
     reader.hands_over = lambda _instance: hands_over
-    reader.before_open = reader.before_read = begin
+    reader.before_take = reader.before_read = begin
     ahead = read_ahead(reader, INSTANCES)
     _, future = next(ahead)
     future.result(PATIENCE).close()
@@ -171,8 +156,7 @@ def test_leaving_early_closes_what_was_read_and_gives_up_what_was_asked_for(
     threading.Timer(0.1, leave.set).start()
     ahead.close()
     assert all(content.closed for content in reader.contents)
-    assert reader.given_up == (WINDOW - 4 if hands_over else 0)
-    assert len(reader.contents) + reader.given_up <= WINDOW
+    assert len(reader.contents) <= (4 if hands_over else WINDOW)
 
 
 @pytest.mark.parametrize("taken", [0, COUNT - 2])
@@ -186,16 +170,15 @@ def test_leaving_without_what_one_was_given_closes_it(reader: FakeReader, taken:
     assert all(content.closed for content in reader.contents)
 
 
-def test_without_a_thread_nothing_that_was_asked_for_is_left(
-    reader: FakeReader, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_thread_nothing_is_left_behind(reader: FakeReader, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_thread(_self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", no_thread)
     with pytest.raises(RuntimeError, match="new thread"):
         all_of(reader)
-    assert (len(reader.asked), reader.given_up) == (1, 1)
+    assert len(reader.begun) == 1
+    assert reader.contents == []
 
 
 # --- with files from the real socket
@@ -228,13 +211,18 @@ class Archive:
         self.files = AttachmentFiles(folder, StorageStructure.FLAT)
 
     def answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[int]] | None:
-        return {"Result": "ok", "Verified": True}, [os.open(self._folder / request["Name"], os.O_RDONLY)]
+        reply = {"Result": "ok", "VerifiedAt": time.monotonic()}
+        return reply, [os.open(self._folder / request["Name"], os.O_RDONLY)]
 
-    def ahead(self, accepted: str = ExplicitVRLittleEndian, instances: Sequence[Instance] = ()) -> Any:
+    @contextmanager
+    def ahead(
+        self, accepted: str = ExplicitVRLittleEndian, instances: Sequence[Instance] = ()
+    ) -> Iterator[Iterator[tuple[Instance, Future[EncodedInstance]]]]:
         syntaxes = TransferSyntaxes(ExplicitVRLittleEndian, may_transcode=True)
-        announce = Announcements(None)
-        reader = InstanceReader(self.orthanc, self.files, announce, syntaxes, lambda _class: (accepted,))
-        return closing(read_ahead(reader, instances or self.instances))
+        with Announcements(self.files) as announce:
+            reader = InstanceReader(self.orthanc, self.files, announce, syntaxes, lambda _class: (accepted,))
+            with closing(read_ahead(reader, instances or self.instances)) as ahead:
+                yield ahead
 
     def sent(self, accepted: str = ExplicitVRLittleEndian, instances: Sequence[Instance] = ()) -> list[str]:
         sent = []
@@ -276,7 +264,8 @@ def archive(tmp_path: Path, transfer: Transfer) -> Archive:
 def test_everything_comes_from_the_transfer_process(archive: Archive) -> None:
     assert archive.sent() == IN_ORDER
     assert archive.asked_of_orthanc() == []
-    assert archive.files._count == len(archive.files._idle) <= WINDOW
+    assert archive.files._count == 0, "nothing was asked for by itself"
+    wait_until(lambda: not archive.descriptors(), PATIENCE, "nothing stays open")
 
 
 @pytest.mark.parametrize("fault", ["error", "closed", "another size", "damaged", "missing"])
@@ -295,12 +284,12 @@ def test_what_is_not_handed_over_comes_from_orthanc_and_the_others_do_not(
             case "closed":
                 return None
             case "missing":
-                return {"Result": "ok", "Verified": True}, []
+                return {"Result": "ok", "VerifiedAt": time.monotonic()}, []
             case "another size":
                 path.write_bytes(b"compressed")
             case _:
                 path.write_bytes(b"x" * archive.instances[5].size)
-        return {"Result": "ok", "Verified": False}, [os.open(path, os.O_RDONLY)]
+        return {"Result": "ok", "VerifiedAt": 0}, [os.open(path, os.O_RDONLY)]
 
     transfer.answer = answer
     assert archive.sent() == IN_ORDER
@@ -309,13 +298,22 @@ def test_what_is_not_handed_over_comes_from_orthanc_and_the_others_do_not(
     wait_until(lambda: not archive.descriptors(), PATIENCE, "nothing stays open")
 
 
-def test_who_finds_all_connections_in_use_reads_from_orthanc(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attachments, "_MAXIMUM_CONNECTIONS", 1)
-    occupied = archive.files.ask(archive.instances[0].attachment, 1)
-    assert occupied
+def test_what_is_not_delivered_is_asked_for_by_itself(archive: Archive, transfer: Transfer) -> None:
+    """The cache may have no room for what is only announced, or somebody else is fetching it."""
+
+    def answer(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]] | None:
+        return archive.answer(request) if request["Operation"] == "fetch" else ({}, [])
+
+    transfer.answer = answer
+    assert archive.sent() == IN_ORDER
+    assert archive.asked_of_orthanc() == []
+    assert archive.files._count == len(archive.files._idle) <= WINDOW
+
+
+def test_without_a_transfer_process_everything_comes_from_orthanc(archive: Archive, transfer: Transfer) -> None:
+    transfer.answer = lambda _: None
     assert archive.sent() == IN_ORDER
     assert len(archive.asked_of_orthanc()) == COUNT
-    occupied.close()
 
 
 def test_leaving_early_leaves_no_descriptor_and_no_answer_behind(
@@ -324,7 +322,7 @@ def test_leaving_early_leaves_no_descriptor_and_no_answer_behind(
     slow, leave = threading.Event(), threading.Event()
 
     def answer(request: dict[str, Any]) -> tuple[dict[str, Any], list[int]] | None:
-        if request["Name"].startswith(archive.instances[2].attachment):
+        if request["Name"].startswith(archive.instances[2].attachment) and not leave.is_set():
             slow.set()
             leave.wait(PATIENCE)
         return archive.answer(request)
@@ -334,9 +332,7 @@ def test_leaving_early_leaves_no_descriptor_and_no_answer_behind(
         _, future = next(ahead)
         future.result(PATIENCE).close()
         assert slow.wait(PATIENCE)
-        wait_until(lambda: len(transfer.requests) == WINDOW, PATIENCE, "all of them have been asked for")
         threading.Timer(0.1, leave.set).start()
-    assert archive.files._count == len(archive.files._idle), "what is left waits for nothing"
     assert len(archive.asked_of_orthanc()) == 0
     wait_until(lambda: not archive.descriptors(), PATIENCE, "nothing stays open")
     transfer.answer = archive.answer
@@ -344,10 +340,12 @@ def test_leaving_early_leaves_no_descriptor_and_no_answer_behind(
     assert archive.asked_of_orthanc() == []
 
 
-def test_what_has_to_be_converted_is_not_asked_for(tmp_path: Path, transfer: Transfer) -> None:
+def test_what_has_to_be_converted_is_not_taken(tmp_path: Path, transfer: Transfer) -> None:
+    """It may be fetched all the same, which Orthanc then needs not wait for."""
     archive = Archive(tmp_path, transfer, stored_as=JPEG2000Lossless)
     assert archive.sent(ImplicitVRLittleEndian) == IN_ORDER
-    assert transfer.requests == []
+    assert all(request["Operation"] == "deliver" for request in transfer.requests)
+    wait_until(lambda: not archive.descriptors(), PATIENCE, "nothing stays open")
 
 
 def test_what_the_index_knows_too_little_of_is_converted_by_orthanc_once_its_file_is_known(
@@ -356,7 +354,6 @@ def test_what_the_index_knows_too_little_of_is_converted_by_orthanc_once_its_fil
     archive = Archive(tmp_path, transfer, stored_as=JPEG2000Lossless)
     unknown = [Instance(one.orthanc_id, "", "", "", one.order, one.attachment, one.size) for one in archive.instances]
     assert archive.sent(ImplicitVRLittleEndian, unknown) == IN_ORDER
-    assert len(transfer.requests) == COUNT
     assert {request[0] for request in archive.orthanc.requests} <= {"file", "modify"}
     assert len([request for request in archive.orthanc.requests if request[0] == "modify"]) == COUNT
 

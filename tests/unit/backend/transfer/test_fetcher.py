@@ -432,12 +432,21 @@ def test_a_range_of_a_removed_attachment_is_missing(stored: Parts) -> None:
         fetch_range(stored, 0, 10)
 
 
-def test_it_knows_what_is_here(stored: Parts) -> None:
-    assert not stored.fetcher.is_here(NAME)
+def opened(parts: Parts, name: str, *, anywhere: bool = False) -> bytes | None:
+    descriptor = parts.fetcher.opened(name, anywhere=anywhere)
+    return None if descriptor is None else content_of_file(descriptor)
+
+
+def test_it_opens_what_is_here_and_fetches_nothing(stored: Parts) -> None:
+    assert opened(stored, NAME, anywhere=True) is None
+    assert stored.store.calls == []
     fetch(stored)
-    stored.spool.accept(name_of(2), CONTENT)
-    assert stored.fetcher.is_here(NAME)
-    assert stored.fetcher.is_here(name_of(2))
+    stored.spool.accept(name_of(2), b"pending")
+    assert opened(stored, NAME) == CONTENT
+    assert opened(stored, name_of(2)) == b"pending"
+    stored.file("tombstones", NAME).touch()
+    with pytest.raises(ObjectMissing):
+        opened(stored, NAME)
 
 
 def test_what_orthancs_own_folder_holds_is_not_fetched_ahead_nor_for_sending(parts: Parts) -> None:
@@ -447,7 +456,8 @@ def test_what_orthancs_own_folder_holds_is_not_fetched_ahead_nor_for_sending(par
     folder.recover()
     folder.write(NAME, CONTENT, bytes(32))
     parts.fetcher._storage_directory = folder
-    assert parts.fetcher.is_here(NAME)
+    assert opened(parts, NAME) is None
+    assert opened(parts, NAME, anywhere=True) == CONTENT
     assert parts.fetch_ahead(NAME) is False
     assert content_of_file(parts.fetcher.fetch(NAME, Priority.SEND)) == CONTENT
     assert parts.store.calls == []

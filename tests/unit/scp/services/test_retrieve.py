@@ -258,8 +258,20 @@ class FilesElsewhere(FakeOrthanc):
     def announce(self, attachments: Sequence[tuple[str, int]]) -> None:
         self.events.append(("announced", [uuid for uuid, _ in attachments]))
 
-    def ask(self, uuid: str, _size: int) -> None:
+    def deliveries(self) -> FilesElsewhere:
+        return self
+
+    def expects(self, _uuid: str) -> bool:
+        return False
+
+    def forget(self, _uuid: str) -> None:
+        pass
+
+    def open(self, uuid: str, _size: int) -> None:
         self.events.append(("asked", uuid))
+
+    def close(self) -> None:
+        self.events.append(("closed", None))
 
     def __call__(self, _modality: Modality, contexts: Sequence[ProposedContext]) -> FakeAssociation:
         self.events.append(("association", None))
