@@ -1,7 +1,8 @@
 """Instances read from Orthanc before it is their turn: a read may be a request to S3, which has latency.
 
-At most `WINDOW` instances are held or under way at any time, each in memory only up to the client's limit. More are
-announced to the transfer process, which hands over their files as they come; see `_Threads` for the rest.
+At most `WINDOW` instances are held or under way at any time, fewer if all requests together hold too much, and each in
+memory only up to the client's limit. More are announced to the transfer process, which hands over their files as they
+come; see `_Threads` for the rest.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import BinaryIO, Final, Protocol, Self, TypeAlias
 
-from scp.attachments import AttachmentFiles
+from scp.attachments import MEMORY_LIMIT, AttachmentFiles
 from scp.orthanc_client import OrthancClient
 from scp.part10 import FileMeta, NotPart10, read_file_meta
 from scp.retrieve.selection import Instance
 from scp.retrieve.transfer_syntax import TransferSyntaxes
 from scp.statuses import NoSuitableContext
+from scp.upper_layer.data_set_buffer import MemoryBudget
 
 WINDOW: Final = 8
 ANNOUNCED: Final = 48  # instances beyond the one that is read next, so that those only in S3 are fetched together
 _ANNOUNCED_BYTES: Final = 256 * 1024 * 1024  # of them together: large ones lack bandwidth, which this cannot give
 _ANNOUNCEMENT: Final = 16  # instances in one message
+# of all requests of this worker together; each may have one instance beside it, so that none waits for others
+_AHEAD: Final = MemoryBudget(256 * 1024 * 1024)
 
 
 @dataclass(frozen=True)
@@ -184,21 +188,25 @@ def read_ahead(
 ) -> Generator[tuple[Instance, Future[EncodedInstance]], None, None]:
     """Each instance with the future of what was read, in order. Close the iterator when leaving early."""
     reader.announce(instances[:ANNOUNCED])
-    under_way: deque[tuple[Instance, Future[EncodedInstance]]] = deque()
+    under_way: deque[tuple[Instance, Future[EncodedInstance], int]] = deque()  # with bytes of the budget
     with _Threads(reader) as threads:
         try:
             for number, instance in enumerate(instances):
                 if number % _ANNOUNCEMENT == 0:
                     reader.announce(instances[number : number + ANNOUNCED + _ANNOUNCEMENT])
-                under_way.append((instance, threads.begin(instance)))
-                if len(under_way) == WINDOW:
-                    yield under_way[0]  # and gone only afterwards: who leaves may not have taken it
-                    under_way.popleft()
+                size = min(instance.size, MEMORY_LIMIT)
+                while len(under_way) == WINDOW or (under_way and not _AHEAD.take(size)):
+                    yield under_way[0][:2]  # and gone only afterwards: who leaves may not have taken it
+                    _AHEAD.give_back(under_way.popleft()[2])
+                future: Future[EncodedInstance] = Future()
+                under_way.append((instance, future, size if under_way else 0))
+                threads.begin(instance, future)
             while under_way:
-                yield under_way[0]
-                under_way.popleft()
+                yield under_way[0][:2]
+                _AHEAD.give_back(under_way.popleft()[2])
         finally:
-            for _, future in under_way:
+            for _, future, size in under_way:
+                _AHEAD.give_back(size)
                 if not future.cancel():
                     future.add_done_callback(_discard)
 
@@ -222,14 +230,12 @@ class _Threads:
         self._taking.shutdown()  # the first: it hands on to the other
         self._reading.shutdown()
 
-    def begin(self, instance: Instance) -> Future[EncodedInstance]:
+    def begin(self, instance: Instance, future: Future[EncodedInstance]) -> None:
         """Begin to read `instance`; not if the future is cancelled before it is its turn."""
-        future: Future[EncodedInstance] = Future()
         if self._reader.is_coming(instance):
             self._taking.submit(self._begin, future, instance, self._reader.take)
         else:
             self._reading.submit(self._begin, future, instance, self._reader.read)
-        return future
 
     def _begin(self, future: Future[EncodedInstance], instance: Instance, read: _Read) -> None:
         if future.set_running_or_notify_cancel():

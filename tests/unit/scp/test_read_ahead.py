@@ -20,11 +20,12 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000
 from backend.atomic_file import write_digest
 from backend.stack.processes import wait_until
 from config.settings import StorageStructure
-from scp.attachments import AttachmentFiles
+from scp.attachments import MEMORY_LIMIT, AttachmentFiles
 from scp.orthanc_client import OrthancUnreachable
 from scp.retrieve.read_ahead import WINDOW, Announcements, EncodedInstance, InstanceReader, read_ahead
 from scp.retrieve.selection import Instance
 from scp.retrieve.transfer_syntax import TransferSyntaxes
+from scp.upper_layer.data_set_buffer import MemoryBudget
 from tests.fakes.archive import instance
 from tests.fakes.orthanc_index import FakeOrthanc
 from tests.fakes.transfer_thread import Transfer
@@ -138,6 +139,25 @@ def test_no_more_than_a_window_is_begun_or_held(reader: FakeReader) -> None:
                 assert sum(not content.closed for content in reader.contents) <= WINDOW
 
 
+def test_all_requests_together_hold_no_more_than_the_budget(
+    reader: FakeReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside one that each of them may always have; what is sent from the disk counts for what is in memory."""
+    budget = MemoryBudget(5 * MEMORY_LIMIT)
+    monkeypatch.setattr("scp.retrieve.read_ahead._AHEAD", budget)
+    large = [described(number, size=MEMORY_LIMIT * (1 + number % 2)) for number in range(COUNT)]
+    with closing(read_ahead(reader, large)) as first, closing(read_ahead(reader, large)) as second:
+        next(first)[1].result(PATIENCE).close()
+        assert reader.begun == large[:6]
+        read = [future.result(PATIENCE).sop_instance_uid for _, future in second]
+        assert read == IN_ORDER, "one at a time, if need be"
+        next(first)
+        assert len(reader.begun) == 6 + COUNT
+        next(first)
+        assert len(reader.begun) == 7 + COUNT, "what has been sent makes room"
+    assert budget.take(5 * MEMORY_LIMIT), "all of it was given back"
+
+
 @pytest.mark.parametrize("hands_over", [True, False])
 def test_leaving_early_closes_what_was_read_and_begins_nothing_more(reader: FakeReader, *, hands_over: bool) -> None:
     first, leave = threading.Event(), threading.Event()
@@ -174,11 +194,22 @@ def test_without_a_thread_nothing_is_left_behind(reader: FakeReader, monkeypatch
     def no_thread(_self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", no_thread)
-    with pytest.raises(RuntimeError, match="new thread"):
-        all_of(reader)
-    assert len(reader.begun) == 1
-    assert reader.contents == []
+    def begin(one: Instance) -> bool:
+        if one.orthanc_id == "I1":  # the other pool has no thread yet
+            monkeypatch.setattr(threading.Thread, "start", no_thread)
+        return one.orthanc_id == "I0"
+
+    budget = MemoryBudget(100)
+    monkeypatch.setattr("scp.retrieve.read_ahead._AHEAD", budget)
+    reader.hands_over = begin
+    with (
+        closing(read_ahead(reader, [described(number, size=100) for number in range(3)])) as ahead,
+        pytest.raises(RuntimeError, match="new thread"),
+    ):
+        next(ahead)
+    assert len(reader.begun) == 2
+    assert all(content.closed for content in reader.contents)
+    assert budget.take(100), "all of it was given back"
 
 
 # --- with files from the real socket
