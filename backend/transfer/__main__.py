@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import socket
 import threading
@@ -33,6 +34,7 @@ _OTHER_USERS = 8  # connections besides those of uploads: deletes, canary, multi
 def main() -> None:
     """Run until SIGTERM, or until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for Orthanc, which stops us in order
+    _raise_limits()
     line = ParentLine()
     set_up_logging("transfer")
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of each attempt; who asked logs the failure, once
@@ -66,6 +68,12 @@ def main() -> None:
     process.drain()
     logging.shutdown()
     os._exit(0)  # without waiting for downloads: their readers ask the next process
+
+
+def _raise_limits() -> None:
+    """Have the open files that are allowed: the kernel lets no more than that wait in sockets."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _obey(commands: SimpleQueue[dict[str, Any]], process: TransferProcess) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -159,6 +160,20 @@ def test_what_is_announced_is_delivered_as_it_comes(make: Start, fake: FakeS3) -
                     come.append((name, file.read(), verified_at >= began))
     assert come == [(name_of(2), content_of(2), False), (name_of(1), content_of(1), True)]
     assert missing == [name_of(3)]
+
+
+def test_as_many_files_may_wait_for_workers_as_the_system_allows(make: Start, fake: FakeS3) -> None:
+    """The kernel counts those in sockets against the limit of open files, and refuses them all beyond it."""
+    limit = resource.RLIMIT_NOFILE
+    soft, hard = resource.getrlimit(limit)
+    child = make(fake.url, BUCKET)
+    resource.setrlimit(limit, (hard // 2, hard))
+    try:
+        child.start_ready()
+    finally:
+        resource.setrlimit(limit, (soft, hard))
+    assert child.process
+    assert resource.prlimit(child.process.pid, limit) == (hard, hard)
 
 
 def test_many_readers_of_one_object_cost_one_download(make: Start, fake: FakeS3) -> None:
