@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import select
 import socket
 import threading
 import time
@@ -27,7 +28,8 @@ from scp.durable_folder import DIGEST_ATTRIBUTE
 log = logging.getLogger(__name__)
 
 MEMORY_LIMIT: Final = 16 * 1024 * 1024  # bytes of a file held in memory; a larger one is sent from its descriptor
-_TIMEOUT: Final = 60.0  # seconds without a word
+_TIMEOUT: Final = 60.0  # seconds for one file
+_PATIENCE: Final = 1.0  # seconds without a word; then what is announced is asked for by itself
 _TRUSTED: Final = 2.0  # seconds in which what was verified on its way into the page cache needs not be verified again
 _MAXIMUM_CONNECTIONS: Final = 16  # of one worker; each has a thread in the transfer process
 _LONGEST_REPLY: Final = 1024  # bytes; why something failed may be cut off, nobody reads it
@@ -94,7 +96,7 @@ class Deliveries:
     """Files that are handed over as soon as they are at hand, without being asked for one by one.
 
     One thread announces what will be read, another takes it. There is one word on everything announced, sooner or
-    later; once the transfer process is silent for too long, or gone, nothing more is expected.
+    later; nobody waits for it while the transfer process says nothing, as it may have others to serve first.
     """
 
     def __init__(self, path: Path, extension: str) -> None:
@@ -104,6 +106,8 @@ class Deliveries:
         self._connection: socket.socket | None = None
         self._is_over = False
         self._lock = threading.Lock()
+        self._receiving = threading.Lock()  # held by the thread that reads from the connection
+        self._heard = 0.0  # monotonic time of the last word, or from when on one is due
         self._due: set[str] = set()  # announced names on which there was no word yet
         self._come: dict[str, tuple[int, float]] = {}  # descriptor, and when its bytes were verified
 
@@ -115,6 +119,8 @@ class Deliveries:
         try:
             if self._connection is None:
                 self._connection = _connected(self._path)
+            if not self._due:
+                self._heard = time.monotonic()
             self._due.update(name for name, _ in wanted)
             self._connection.send(_encoded({"Operation": "deliver", "Attachments": wanted}))
         except OSError as error:
@@ -126,23 +132,27 @@ class Deliveries:
         return name in self._due or name in self._come
 
     def forget(self, uuid: str) -> None:
-        """It will not be taken."""
+        """It will not be taken; nor may it stay in the socket, if nothing is ever taken."""
         name = uuid + self._extension
         with self._lock:
             self._due.discard(name)
             come = self._come.pop(name, None)
         if come is not None:
             os.close(come[0])
+        if self._receiving.acquire(blocking=False):  # else somebody is at it
+            try:
+                self._receive_all()
+            finally:
+                self._receiving.release()
 
     def take(self, uuid: str, size: int) -> BinaryIO | None:
         """The verified file of `size` bytes, at its start, once it has come; None: ask for it by itself. Close it."""
         name = uuid + self._extension
-        try:
-            while name in self._due and not self._is_over:
-                self._receive()
-        except OSError as error:
-            self._end(error)
-        come = self._come.pop(name, None)
+        with self._receiving:
+            self._receive_all(name)
+        with self._lock:
+            self._due.discard(name)
+            come = self._come.pop(name, None)
         return None if come is None else _taken(come[0], size, come[1])
 
     def close(self) -> None:
@@ -153,8 +163,25 @@ class Deliveries:
             os.close(descriptor)
         self._come.clear()
 
+    def _receive_all(self, wanted: str = "") -> None:
+        """Receive what has come, and wait for the word on `wanted`, if it is due."""
+        try:
+            while not self._is_over and self._has_come(wait=wanted in self._due):
+                self._receive()
+        except OSError as error:
+            self._end(error)
+
+    def _has_come(self, *, wait: bool) -> bool:
+        """Whether there is a message, or one comes as long as it is worth while to `wait`."""
+        if self._connection is None:
+            return False
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        patience = self._heard + _PATIENCE - time.monotonic() if wait else 0
+        return bool(poll.poll(max(0, patience) * 1000))
+
     def _receive(self) -> None:
-        """Wait for one message."""
+        """Receive one message, which has come."""
         assert self._connection is not None  # noqa: S101 - for the type checker: something was announced
         packet, descriptors, _, _ = socket.recv_fds(self._connection, _LONGEST_DELIVERY, _MOST_FILES)
         try:
@@ -168,6 +195,7 @@ class Deliveries:
             for descriptor in descriptors:
                 os.close(descriptor)
             raise ConnectionError("the transfer process has closed the connection") from None
+        self._heard = time.monotonic()
         unwanted = []
         with self._lock:
             for name, descriptor, verified_at in files:
