@@ -96,7 +96,8 @@ class Deliveries:
     """Files that are handed over as soon as they are at hand, without being asked for one by one.
 
     One thread announces what will be read, another takes it. There is one word on everything announced, sooner or
-    later; nobody waits for it while the transfer process says nothing, as it may have others to serve first.
+    later; nobody waits for it while the transfer process says nothing, as it may have others to serve first. Once that
+    is gone, nothing is expected but what is announced to the next one.
     """
 
     def __init__(self, path: Path, extension: str) -> None:
@@ -114,15 +115,14 @@ class Deliveries:
     def announce(self, attachments: Sequence[tuple[str, int]]) -> None:
         """Say which attachments, by UUID and size, will be taken soon, in this order. Never fails."""
         wanted = [(uuid + self._extension, size) for uuid, size in attachments if _UUID.fullmatch(uuid)]
-        if not wanted or self._is_over:
+        if not wanted:
             return
         try:
-            if self._connection is None:
-                self._connection = _connected(self._path)
+            connection = self._connect() if self._connection is None or self._is_over else self._connection
             if not self._due:
                 self._heard = time.monotonic()
             self._due.update(name for name, _ in wanted)
-            self._connection.send(_encoded({"Operation": "deliver", "Attachments": wanted}))
+            connection.send(_encoded({"Operation": "deliver", "Attachments": wanted}))
         except OSError as error:
             self._end(error)
 
@@ -162,6 +162,15 @@ class Deliveries:
         for descriptor, _ in self._come.values():
             os.close(descriptor)
         self._come.clear()
+
+    def _connect(self) -> socket.socket:
+        """The first time, or because the transfer process has been started again."""
+        with self._receiving:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = _connected(self._path)
+            self._is_over = False
+            return self._connection
 
     def _receive_all(self, wanted: str = "") -> None:
         """Receive what has come, and wait for the word on `wanted`, if it is due."""

@@ -440,6 +440,21 @@ def test_once_the_connection_is_lost_nothing_is_expected_but_what_has_come(deliv
     assert not deliveries.expects(UUID)
 
 
+def test_what_is_announced_after_a_restart_comes_again(deliveries: Deliveries, tmp_path: Path) -> None:
+    with messages.listen(tmp_path / "transfer.sock") as listener:
+        listener.settimeout(10)
+        for first in (0, 2, 4):
+            uuids = UUIDS[first : first + 2]
+            deliveries.announce([(uuid, len(UUID)) for uuid in uuids])
+            with listener.accept()[0] as connection:
+                peer = Peer(connection, tmp_path)
+                assert peer.announced() == uuids
+                peer.send(uuids[0])
+            assert taken(deliveries, uuids[0]) == uuids[0]
+            assert not deliveries.expects(uuids[1])
+    assert open_below(tmp_path) == []
+
+
 def test_a_connection_that_takes_no_announcement_is_lost(deliveries: Deliveries, peer: Peer) -> None:
     peer.connection.close()
     deliveries.announce([(UUID, len(UUID))])
