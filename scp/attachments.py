@@ -32,6 +32,7 @@ _TIMEOUT: Final = 60.0  # seconds for one file
 _PATIENCE: Final = 1.0  # seconds without a word; then what is announced is asked for by itself
 _TRUSTED: Final = 2.0  # seconds in which what was verified on its way into the page cache needs not be verified again
 _MAXIMUM_CONNECTIONS: Final = 16  # of one worker; each has a thread in the transfer process
+_MAXIMUM_DELIVERIES: Final = 16  # retrieve requests of one worker that have one more each, as long as they last
 _LONGEST_REPLY: Final = 1024  # bytes; why something failed may be cut off, nobody reads it
 _LONGEST_DELIVERY: Final = 16 * 1024  # bytes; fewer than 100 for each file that one message announces
 _MOST_FILES: Final = 253  # in one message: the kernel's limit
@@ -48,10 +49,11 @@ class AttachmentFiles:
         self._lock = threading.Lock()
         self._idle: list[socket.socket] = []
         self._count = 0
+        self._places = threading.Semaphore(_MAXIMUM_DELIVERIES)
 
     def deliveries(self) -> Deliveries:
         """For one retrieve request. Close them."""
-        return Deliveries(self._path, self._extension)
+        return Deliveries(self._path, self._extension, self._places)
 
     def open(self, uuid: str, size: int) -> BinaryIO | None:
         """The verified DICOM file of `size` bytes, at its start, once it has come; None: ask Orthanc. Close it."""
@@ -100,10 +102,11 @@ class Deliveries:
     is gone, nothing is expected but what is announced to the next one.
     """
 
-    def __init__(self, path: Path, extension: str) -> None:
-        """Nothing is connected yet."""
+    def __init__(self, path: Path, extension: str, places: threading.Semaphore) -> None:
+        """Nothing is connected yet; a connection takes one of `places`."""
         self._path = path
         self._extension = extension
+        self._places = places
         self._connection: socket.socket | None = None
         self._is_over = False
         self._lock = threading.Lock()
@@ -157,8 +160,7 @@ class Deliveries:
 
     def close(self) -> None:
         """Nothing more is wanted; no thread may be in `take`."""
-        if self._connection is not None:
-            self._connection.close()
+        self._disconnect()
         for descriptor, _ in self._come.values():
             os.close(descriptor)
         self._come.clear()
@@ -166,11 +168,22 @@ class Deliveries:
     def _connect(self) -> socket.socket:
         """The first time, or because the transfer process has been started again."""
         with self._receiving:
-            if self._connection is not None:
-                self._connection.close()
-            self._connection = _connected(self._path)
+            self._disconnect()
+            if not self._places.acquire(blocking=False):
+                raise ConnectionError("as many retrieve requests have a connection as may")
+            try:
+                self._connection = _connected(self._path)
+            except BaseException:
+                self._places.release()
+                raise
             self._is_over = False
             return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+            self._places.release()
 
     def _receive_all(self, wanted: str = "") -> None:
         """Receive what has come, and wait for the word on `wanted`, if it is due."""

@@ -29,7 +29,7 @@ from backend.transfer.prefetch_requests import PrefetchRequests
 
 log = logging.getLogger(__name__)
 
-MAXIMUM_CONNECTIONS: Final = 256  # the plugin has one for each of Orthanc's threads, a worker up to 16
+MAXIMUM_CONNECTIONS: Final = 512  # the plugin has one for each of Orthanc's threads, a worker up to 32
 MAXIMUM_ANNOUNCED: Final = 200  # attachments in one message
 _NOT_ANSWERED: Final = frozenset({"wake", "read", "deliver"})  # at once
 _ACCEPT_PAUSE: Final = 0.1  # seconds, when accept(2) fails: too many open files, most likely

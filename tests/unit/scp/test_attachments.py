@@ -455,6 +455,28 @@ def test_what_is_announced_after_a_restart_comes_again(deliveries: Deliveries, t
     assert open_below(tmp_path) == []
 
 
+def test_who_finds_all_places_taken_asks_one_by_one(
+    transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retrieve request may take hours, and the transfer process serves Orthanc as well."""
+    monkeypatch.setattr(attachments, "_MAXIMUM_DELIVERIES", 1)
+    hand_over(transfer, tmp_path / "file")
+    files = AttachmentFiles(tmp_path, StorageStructure.FLAT)
+    with closing(files.deliveries()) as second:
+        with closing(files.deliveries()) as first:
+            for deliveries in (first, second, second):
+                deliveries.announce([(UUID, len(CONTENT))])
+            assert (first.expects(UUID), second.expects(UUID)) == (True, False)
+            assert second.take(UUID, len(CONTENT)) is None
+        second.announce([(UUID, len(CONTENT))])
+        opened = second.take(UUID, len(CONTENT))
+        assert opened
+        opened.close()
+    with closing(files.deliveries()) as third:
+        third.announce([(UUID, len(CONTENT))])
+        assert third.expects(UUID)
+
+
 def test_a_connection_that_takes_no_announcement_is_lost(deliveries: Deliveries, peer: Peer) -> None:
     peer.connection.close()
     deliveries.announce([(UUID, len(UUID))])
