@@ -5,7 +5,7 @@ connection then is ours (RFC 9112): one request, its answer, nothing interpreted
 `python -m tests.bench` shows the CPU that each process needs for an image.
 
 Whatever breaks is an exception of urllib3: ProtocolError if the peer does not speak HTTP or has closed the connection,
-ReadTimeoutError if it says nothing in time, SSLError for TLS, and those of connecting.
+ReadTimeoutError if it says nothing in time or too little, SSLError for TLS, and those of connecting.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import socket
 import ssl
 import struct
 import termios
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -36,6 +37,7 @@ _RECEIVE: Final = 64 * 1024  # bytes asked of a socket while it is unknown how m
 _HEAD: Final = 4096  # bytes asked for with the head: more of the body would have to be copied
 _PIECE: Final = 256 * 1024  # bytes asked of a socket at most
 _INTERIM: Final = 8  # answers 1xx before the one that counts
+_SLOWEST: Final = 16 * 1024  # bytes per second; see `Answer`
 _WORTH_DRAINING: Final = 64 * 1024  # bytes of a body that are read so that the connection can be used again
 _LARGEST_RECORD: Final = 16384  # bytes in a record of TLS
 _RECORD_OVERHEAD: Final = 21  # bytes beside them, at least (TLS 1.2 with ChaCha20)
@@ -123,7 +125,7 @@ def exchange(
     connection = pool._get_conn(timeout=pool_timeout)  # noqa: SLF001 - urllib3 has no other way to lend a connection
     with _lent(pool, connection):
         _make_ready(pool, connection, timeout)
-        return Answer(pool, connection, method, _sent(connection, head, body))
+        return Answer(pool, connection, method, timeout, _sent(connection, head, body))
 
 
 def ask(
@@ -151,16 +153,17 @@ def ask(
         broken = _sent(connection, head, ())
         if broken is not None:
             raise broken
-    return Asked(pool, connection, method)
+    return Asked(pool, connection, method, timeout)
 
 
 class Asked:
     """A request whose answer somebody waits for with poll(2). Close it if `answer` was not called."""
 
-    def __init__(self, pool: urllib3.HTTPConnectionPool, connection: Any, method: str) -> None:
+    def __init__(self, pool: urllib3.HTTPConnectionPool, connection: Any, method: str, timeout: float) -> None:
         self._pool = pool
         self._connection = connection
         self._method = method
+        self._timeout = timeout
         self._received = b""
         self._answer: Answer | None = None
         self._error: HTTPError | None = None
@@ -223,7 +226,7 @@ class Asked:
     def _begun(self) -> Answer:
         connection, self._connection = self._connection, None
         with _lent(self._pool, connection):
-            answer = Answer(self._pool, connection, self._method, received=self._received)
+            answer = Answer(self._pool, connection, self._method, self._timeout, received=self._received)
         self._connection = connection
         return answer
 
@@ -248,18 +251,23 @@ class Asked:
 
 
 class Answer:
-    """Status, headers and body of one answer; leaving its `with` block gives the connection back, or closes it."""
+    """Status, headers and body of one answer; leaving its `with` block gives the connection back, or closes it.
+
+    All of it together is waited for twice its time-out, and a second for each `_SLOWEST` bytes that come: a peer that
+    sends a byte now and then does not hold us for as long as it likes.
+    """
 
     def __init__(
         self,
         pool: urllib3.HTTPConnectionPool,
         connection: Any,
         method: str,
+        timeout: float,
         broken: OSError | None = None,
         *,
         received: bytes = b"",
     ) -> None:
-        """Reads status and headers, which begin with `received`.
+        """Reads status and headers, which begin with `received`. `timeout` is that of each wait, in seconds.
 
         `broken` is why the request could not be sent whole: an answer may explain it.
         """
@@ -268,6 +276,7 @@ class Answer:
         self._socket = connection.sock
         self._whole = socket.MSG_WAITALL if type(connection.sock) is socket.socket else 0  # TLS knows no flags
         self._rest = received  # and not looked at
+        self._patience = 2 * timeout  # seconds
         try:
             self.status, self.headers, version = self._read_head()
         except (OSError, HTTPError):
@@ -319,10 +328,12 @@ class Answer:
             count = len(piece)
             buffer[:count] = piece
         else:
+            begun = time.monotonic()
             try:
                 count = self._socket.recv_into(buffer, wanted, self._whole) if wanted else 0
             except OSError as error:
                 raise _translated(self._pool, error) from error
+            self._require_pace(begun, count)
         self._note(count, wanted)
         return count
 
@@ -457,11 +468,19 @@ class Answer:
         return line
 
     def _receive(self, size: int) -> bytes:
+        begun = time.monotonic()
         try:
             received: bytes = self._socket.recv(size)
         except OSError as error:
             raise _translated(self._pool, error) from error
+        self._require_pace(begun, len(received))
         return received
+
+    def _require_pace(self, begun: float, count: int) -> None:
+        """So many bytes have come since then."""
+        self._patience += count / _SLOWEST - (time.monotonic() - begun)
+        if self._patience < 0:
+            raise ReadTimeoutError(self._pool, "", "the answer comes too slowly")
 
 
 def _end(pool: urllib3.HTTPConnectionPool, connection: Any) -> None:

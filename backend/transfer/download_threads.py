@@ -130,31 +130,31 @@ class _Loop:
                 if descriptor == self._alarm:
                     os.eventfd_read(self._alarm)
                     while not self._taken.empty():
-                        self._wait(*self._taken.get())
+                        self._wait(*self._taken.get(), time.monotonic())
                 else:
-                    self._go_on(self._stop_waiting(descriptor))
+                    self._go_on(*self._stop_waiting(descriptor))
                     self._begin()
             late = time.monotonic() - _PATIENCE
             for descriptor in [one for one, (_, since) in self._waiting.items() if since < late]:
-                self._threads.hand_over(self._stop_waiting(descriptor), to_its_end=True)
+                self._threads.hand_over(self._stop_waiting(descriptor)[0], to_its_end=True)
 
     def _begin(self) -> None:
         while (download := self._threads.begin()) is not None:
-            self._go_on(download)
+            self._go_on(download, time.monotonic())
 
-    def _go_on(self, download: Download) -> None:
+    def _go_on(self, download: Download, since: float) -> None:
         for asked in download:
             if asked is None:
                 self._threads.hand_over(download, to_its_end=False)
             else:
-                self._wait(download, asked)
+                self._wait(download, asked, since)
             return
         self._threads.end()
 
-    def _wait(self, download: Download, asked: Asked) -> None:
-        self._waiting[asked.fileno()] = download, time.monotonic()
+    def _wait(self, download: Download, asked: Asked, since: float) -> None:
+        self._waiting[asked.fileno()] = download, since
         self._sockets.register(asked.fileno(), select.POLLIN)
 
-    def _stop_waiting(self, descriptor: int) -> Download:
+    def _stop_waiting(self, descriptor: int) -> tuple[Download, float]:
         self._sockets.unregister(descriptor)
-        return self._waiting.pop(descriptor)[0]
+        return self._waiting.pop(descriptor)

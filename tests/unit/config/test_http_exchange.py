@@ -20,6 +20,7 @@ _TIMEOUT = 5.0
 _CLOSE = "the peer ends the connection"
 _WAIT = "the peer says nothing for a while"
 _RESET = "the peer breaks the connection"
+_TRICKLE = "the peer sends a byte now and then"
 
 
 class Peer:
@@ -84,6 +85,10 @@ def _said(connection: socket.socket, piece: object) -> bool:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     elif piece is _WAIT:
         time.sleep(0.3)
+    elif piece is _TRICKLE:
+        for _ in range(100):  # ten seconds
+            connection.sendall(b"1")
+            time.sleep(0.1)
     elif isinstance(piece, bytes):
         connection.sendall(piece)
         time.sleep(0.005)
@@ -282,6 +287,63 @@ def test_a_peer_that_falls_silent_is_not_waited_for(peer: Peer, pool: urllib3.HT
         answer.read()
 
 
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"HTTP/1.1 2",
+        b"HTTP/1.1 200 OK\r\nx: ",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 2",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 404 Not Found\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 404 Not Found\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: ",
+    ],
+)
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_a_peer_that_sends_a_byte_now_and_then_is_not_waited_for(
+    peer: Peer, pool: urllib3.HTTPConnectionPool, beginning: bytes, is_asked: bool
+) -> None:
+    """None of its bytes is late."""
+    peer.answers([beginning, _TRICKLE])
+
+    def body() -> bytes:
+        asked = ask(pool, "GET", "/a", {"host": "h"}, timeout=0.5, may_connect=True) if is_asked else None
+        with asked.answer() if asked else get(pool, timeout=0.5) as answer:
+            return answer.read()
+
+    begun = time.monotonic()
+    with pytest.raises(ReadTimeoutError):
+        body()
+    assert time.monotonic() - begun < 4
+
+
+def test_nor_is_what_it_fills_a_buffer_with_or_what_is_left_of_an_error(
+    peer: Peer, pool: urllib3.HTTPConnectionPool
+) -> None:
+    answer = [b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n", _TRICKLE]
+    peer.answers(answer, answer)
+
+    def fill() -> None:
+        with get(pool, timeout=0.5) as response:
+            while response.readinto1(memoryview(bytearray(1000))):
+                pass
+
+    begun = time.monotonic()
+    with pytest.raises(ReadTimeoutError):
+        fill()
+    with get(pool, timeout=0.5):
+        pass  # what is left is drained, for the next request
+    assert time.monotonic() - begun < 8
+
+
+def test_what_comes_steadily_may_take_longer_than_the_time_out(peer: Peer, pool: urllib3.HTTPConnectionPool) -> None:
+    peer.answers([b"HTTP/1.1 200 OK\r\ncontent-length: 80000\r\n\r\n", *[bytes(8000), _WAIT] * 10])
+    begun = time.monotonic()
+    with get(pool, timeout=1) as answer:
+        assert answer.read() == bytes(80_000)
+    assert time.monotonic() - begun > 2
+
+
 def test_an_answer_that_comes_before_the_body_was_read_is_the_answer() -> None:
     """A server refuses a request by its head and closes; sending the rest fails."""
 
@@ -391,8 +453,9 @@ def asked_for(pool: urllib3.HTTPConnectionPool) -> Asked:
 
 def wait_for(asked: Asked) -> list[int]:
     """What was missing each time, until nothing is worth waiting for."""
-    waiting, missing = select.poll(), [asked.missing()]
-    waiting.register(asked.fileno(), select.POLLIN)
+    waiting = select.poll()
+    waiting.register(asked.fileno(), select.POLLIN)  # it has none once something has broken
+    missing = [asked.missing()]
     while 0 < missing[-1] <= LARGEST_AWAITED:
         assert waiting.poll(5000)
         missing.append(asked.missing())

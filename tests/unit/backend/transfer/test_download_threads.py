@@ -111,6 +111,23 @@ def test_an_answer_that_does_not_come_in_time_is_waited_for_apart(work: Work, mo
     assert sent is True
 
 
+def test_one_that_comes_byte_by_byte_does_not_come_in_time(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.transfer.download_threads._PATIENCE", 0.3)
+    answer, is_apart = Answer(), threading.Event()
+
+    def download() -> Download:
+        while not (yield answer.asked):
+            answer.ours.recv(1)
+        is_apart.set()
+
+    work.queue.append(download())
+    work.threads.wake()
+    deadline = time.monotonic() + 10
+    while not is_apart.wait(0.05) and time.monotonic() < deadline:
+        answer.come()
+    assert is_apart.is_set()
+
+
 def test_no_more_are_under_way_than_there_may_be(work: Work) -> None:
     """Whether they wait together or apart; the place of each that ends is taken."""
     ends = threading.Event()
