@@ -470,7 +470,7 @@ class Answer:
     def _receive(self, size: int) -> bytes:
         begun = time.monotonic()
         try:
-            received: bytes = self._socket.recv(size)
+            received: bytes = self._socket.recv(size) or b""  # TLS in TLS ends with 0
         except OSError as error:
             raise _translated(self._pool, error) from error
         self._require_pace(begun, len(received))
@@ -511,7 +511,9 @@ def _head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
 
 def _connect(pool: urllib3.HTTPConnectionPool, connection: Any) -> None:
     connection.timeout = pool.timeout.connect_timeout
-    if pool.proxy is not None and pool.scheme == "https":
+    proxy = pool.proxy
+    # connections to a proxy's own host and port are for requests that it forwards, also if it speaks TLS
+    if proxy is not None and pool.scheme == "https" and (pool.host, pool.port) != (proxy.host, proxy.port):
         pool._prepare_proxy(connection)  # noqa: SLF001 - asks the proxy for a tunnel
     else:
         connection.connect()
@@ -550,7 +552,7 @@ def _sent(connection: Any, head: bytes, body: Iterable[Buffer]) -> OSError | Non
     """Send it; the error if the peer has closed the connection before the end, which it may have explained."""
     sock = connection.sock
     try:
-        if isinstance(sock, ssl.SSLSocket):
+        if type(sock) is not socket.socket:  # TLS, or TLS in the TLS of a proxy
             sock.sendall(head)
         elif isinstance(body, FileBody):
             body.send(head, sock)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,13 @@ def client_context(files: Certificates, *, with_certificate: bool = True) -> ssl
     if with_certificate:
         context.load_cert_chain(files.client, files.client_key)
     return context
+
+
+def served_in_tls(listener: socket.socket, files: Certificates) -> ssl.SSLSocket:
+    """Shakes hands with whoever has connected once something is read."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.server, files.server_key)
+    return context.wrap_socket(listener, server_side=True, do_handshake_on_connect=False)
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:

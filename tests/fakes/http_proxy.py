@@ -1,12 +1,19 @@
-"""A proxy as companies have it: forwards plain requests, opens tunnels for others, and may ask who is there."""
+"""A proxy as companies have it: forwards plain requests, opens tunnels for others, and may ask who is there.
+
+It may itself be spoken to in TLS.
+"""
 
 from __future__ import annotations
 
 import http.client
+import select
 import socket
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
+
+from tests.fakes.certificates import Certificates, served_in_tls
 
 
 class HttpProxy(ThreadingHTTPServer):
@@ -14,9 +21,11 @@ class HttpProxy(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, authorization: str = "") -> None:
-        """`authorization`: what Proxy-Authorization must say, if it must say anything."""
+    def __init__(self, authorization: str = "", certificates: Certificates | None = None) -> None:
+        """`authorization`: what Proxy-Authorization must say, if it must say anything. `certificates`: of its TLS."""
         super().__init__(("127.0.0.1", 0), _Handler)
+        if certificates is not None:
+            self.socket = served_in_tls(self.socket, certificates)
         self.authorization = authorization
         self.requests: list[str] = []  # "GET http://…", "CONNECT host:port"
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
@@ -37,10 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
         with socket.create_connection((host, int(port))) as target:
-            back = threading.Thread(target=_copy, args=(target, self.connection), daemon=True)
-            back.start()
-            _copy(self.connection, target)
-            back.join(5)
+            _relay(self.connection, target)
         self.close_connection = True
 
     def forward(self) -> None:
@@ -74,10 +80,16 @@ class _Handler(BaseHTTPRequestHandler):
         """Not in the tests' output."""
 
 
-def _copy(source: socket.socket, target: socket.socket) -> None:
+def _relay(one: socket.socket, other: socket.socket) -> None:
+    """Until one of them ends; in one thread, because a TLS socket must not be used by two."""
+    ends = {one: other, other: one}
     try:
-        while block := source.recv(65536):
-            target.sendall(block)
-        target.shutdown(socket.SHUT_WR)
+        while True:
+            readable = [end for end in ends if isinstance(end, ssl.SSLSocket) and end.pending()]
+            for source in readable or select.select(list(ends), [], [])[0]:
+                block = source.recv(65536)
+                if not block:
+                    return
+                ends[source].sendall(block)
     except OSError:
         pass  # the other side is gone

@@ -23,6 +23,8 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from tests.fakes.certificates import Certificates, served_in_tls
+
 ACCESS_KEY = "FAKEACCESSKEY"
 SECRET_KEY = "fake/secret+key"
 REGION = "eu-west-1"
@@ -50,9 +52,12 @@ class FakeS3(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self) -> None:
+    def __init__(self, certificates: Certificates | None = None) -> None:
+        """`certificates`: it speaks TLS."""
         super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        if certificates is not None:
+            self.socket = served_in_tls(self.socket, certificates)
+        self.url = f"{'https' if certificates else 'http'}://127.0.0.1:{self.server_port}"
         self.objects: dict[str, Stored] = {}
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str]] = []

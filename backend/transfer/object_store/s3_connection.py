@@ -57,9 +57,8 @@ class S3Connection:
             "maxsize": connections,
             "timeout": urllib3.Timeout(connect=connect_timeout, read=request_timeout),
             "socket_options": _socket_options(request_timeout),
+            "ssl_context": tls,
         }
-        if url.scheme == "https":
-            pool_options["ssl_context"] = tls
         proxy = None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
         # a proxy for plain http is asked for the whole URL
         is_forwarded = bool(proxy) and url.scheme == "http"
@@ -67,18 +66,24 @@ class S3Connection:
         try:
             proxy_headers = _proxy_headers(proxy) if proxy else {}
             self._proxy_headers = proxy_headers if is_forwarded else {}
-            manager = urllib3.ProxyManager(proxy, proxy_headers=proxy_headers) if proxy else urllib3.PoolManager()
+            manager = (
+                urllib3.ProxyManager(proxy, proxy_headers=proxy_headers, proxy_ssl_context=tls)
+                if proxy
+                else urllib3.PoolManager()
+            )
             self._pool = manager.connection_from_url(bucket_url, pool_options)
         except (ValueError, HTTPError) as error:
             raise UnusableSettings(f"Isen.Storage.Endpoint cannot be used: {error}") from error
+        # what has come of TLS within a proxy's TLS no poll(2) tells
+        self._can_ask = url.scheme == "http" or self._pool.proxy is None or self._pool.proxy.scheme == "http"
         self._timeout = request_timeout
 
     def ask(self, key: str, *, may_connect: bool) -> Asked | None:
         """Send a GET whose answer is waited for elsewhere; None: it would have to connect first, or could not be sent.
 
-        `request` says why.
+        `request` says why. Always None with TLS to a proxy and to S3.
         """
-        if not (may_connect or self._keys_are_fresh()):
+        if not self._can_ask or not (may_connect or self._keys_are_fresh()):
             return None  # to renew them may take a while
         path = self._path + quote(key, safe="/-_.~")
         url = self._before_path + path
