@@ -16,7 +16,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from typing import Self, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from botocore.auth import S3SigV4Auth
@@ -30,14 +30,17 @@ SECRET_KEY = "fake/secret+key"
 REGION = "eu-west-1"
 BUCKET = "bucket"
 
+Act: TypeAlias = "Callable[[Handler, bytes], bool]"  # of a request and its body; True: it has answered
+
 
 @dataclass
 class Fault:
     """How requests are treated until `times` of them have met it; None: until it is taken away."""
 
     method: str  # "*": every one
-    act: Callable[[Handler, bytes], bool]  # True: it has answered
+    act: Act
     times: int | None = 1
+    key: str | None = None  # None: of every object
 
 
 @dataclass
@@ -69,14 +72,14 @@ class FakeS3(ThreadingHTTPServer):
         self.ended = threading.Event()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
-    def add(self, method: str, act: Callable[[Handler, bytes], bool], times: int | None = 1) -> Fault:
-        fault = Fault(method, act, times)
+    def add(self, method: str, act: Act, times: int | None = 1, key: str | None = None) -> Fault:
+        fault = Fault(method, act, times, key)
         self.faults.append(fault)
         return fault
 
-    def next_fault(self, method: str) -> Fault | None:
+    def next_fault(self, method: str, key: str) -> Fault | None:
         for fault in self.faults:
-            if fault.method in (method, "*") and fault.times != 0:
+            if fault.method in (method, "*") and fault.key in (key, None) and fault.times != 0:
                 if fault.times is not None:
                     fault.times -= 1
                 return fault
@@ -136,7 +139,7 @@ class Handler(BaseHTTPRequestHandler):
     def _serve(self, normally: Callable[[bytes], None]) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.requests.append((self.command, self.key))
-        fault = self.server.next_fault(self.command)
+        fault = self.server.next_fault(self.command, self.key)
         if fault is not None and fault.act(self, body):
             return
         refusal = self._verify(body)
@@ -204,7 +207,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(204)
 
 
-def refuse_with(status: int, code: str, headers: dict[str, str] | None = None) -> Callable[[Handler, bytes], bool]:
+def refuse_with(status: int, code: str, headers: dict[str, str] | None = None) -> Act:
     def act(handler: Handler, _: bytes) -> bool:
         body = f"<Error><Code>{code}</Code><Message>on purpose</Message></Error>".encode()
         handler.answer(status, body, headers)
@@ -213,7 +216,7 @@ def refuse_with(status: int, code: str, headers: dict[str, str] | None = None) -
     return act
 
 
-def skewed(seconds: float) -> Callable[[Handler, bytes], bool]:
+def skewed(seconds: float) -> Act:
     """The server's clock differs by so much."""
 
     def act(handler: Handler, _: bytes) -> bool:
@@ -228,7 +231,7 @@ def skewed(seconds: float) -> Callable[[Handler, bytes], bool]:
     return act
 
 
-def html(status: int) -> Callable[[Handler, bytes], bool]:
+def html(status: int) -> Act:
     """Not S3 at all, but some web server."""
 
     def act(handler: Handler, _: bytes) -> bool:
@@ -238,10 +241,41 @@ def html(status: int) -> Callable[[Handler, bytes], bool]:
     return act
 
 
-def answer_late(seconds: float) -> Callable[[Handler, bytes], bool]:
+def answer_late(seconds: float) -> Act:
     def act(*_: object) -> bool:
         time.sleep(seconds)
         return False
+
+    return act
+
+
+def answer_after(permission: threading.Event) -> Act:
+    def act(*_: object) -> bool:
+        permission.wait()
+        return False
+
+    return act
+
+
+def say_and_hang(beginning: bytes) -> Act:
+    """Begins its answer with these bytes, and never goes on."""
+
+    def act(handler: Handler, _: bytes) -> bool:
+        handler.wfile.write(beginning)
+        return hang(handler, b"")
+
+    return act
+
+
+def trickle(beginning: bytes) -> Act:
+    """Begins its answer with these bytes, and goes on with one more ten times a second."""
+
+    def act(handler: Handler, _: bytes) -> bool:
+        handler.wfile.write(beginning)
+        while not handler.server.ended.wait(0.1):
+            handler.wfile.write(b"x")
+        handler.close_connection = True
+        return True
 
     return act
 
