@@ -35,12 +35,19 @@ class HandOver:
         self._changed = threading.Condition()
         self._waiting: list[tuple[float, int, int, Entry]] = []  # heap of (not before, number, failures, entry)
         self._numbers = itertools.count()
+        self._has_stopped = threading.Event()
 
     def start(self) -> None:
         """Begin, first with what earlier workers have left."""
         threading.Thread(target=self._adopt, name="received-adopt", daemon=True).start()
         for number in range(_THREADS):
             threading.Thread(target=self._run, name=f"received-{number}", daemon=True).start()
+
+    def stop(self) -> None:
+        """Begin nothing more; the journal keeps what is left for the next worker."""
+        self._has_stopped.set()
+        with self._changed:
+            self._changed.notify_all()
 
     @property
     def journal(self) -> Journal:
@@ -58,7 +65,7 @@ class HandOver:
         return {"Received": self._journal.report()}
 
     def _adopt(self) -> None:
-        while True:
+        while not self._has_stopped.is_set():
             try:
                 adopted = self._journal.adopt()
             except OSError as error:
@@ -68,25 +75,26 @@ class HandOver:
                 log.warning("received_adopted count=%d", len(adopted))
             for entry in adopted:
                 self.add(entry)
-            time.sleep(_ADOPTION)
+            self._has_stopped.wait(_ADOPTION)
 
     def _run(self) -> None:
-        while True:
-            failures, entry = self._next()
+        while (following := self._next()) is not None:
+            failures, entry = following
             try:
                 self._hand_over(entry, failures)
             except Exception as error:  # noqa: BLE001 - whatever it is, the instance must not be forgotten
                 log.error("received_postponed instance=%s reason=%s", entry.name, type(error).__name__)  # noqa: TRY400
                 self.add(entry, failures + 1, _LONGEST_PAUSE)
 
-    def _next(self) -> tuple[int, Entry]:
+    def _next(self) -> tuple[int, Entry] | None:
         with self._changed:
-            while True:
+            while not self._has_stopped.is_set():
                 now = time.monotonic()
                 if self._waiting and self._waiting[0][0] <= now:
                     _, _, failures, entry = heapq.heappop(self._waiting)
                     return failures, entry
                 self._changed.wait(self._waiting[0][0] - now if self._waiting else None)
+            return None
 
     def _hand_over(self, entry: Entry, failures: int) -> None:
         body = partial(entry.blocks, verified=failures > 0 or not entry.is_new)

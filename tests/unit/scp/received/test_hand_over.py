@@ -6,7 +6,7 @@ import errno
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,8 +42,16 @@ class Answers(OrthancClient):
 
 
 @pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+def hasty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Pauses are short, and the threads of each test end with it."""
     monkeypatch.setattr(hand_over, "_FIRST_PAUSE", 0.01)
+    started: list[HandOver] = []
+    start = HandOver.start
+    monkeypatch.setattr(HandOver, "start", lambda work: (started.append(work), start(work)))
+    yield
+    for work in started:
+        work.stop()
+    wait_until(lambda: not any("received-" in thread.name for thread in threading.enumerate()), 10, "all have ended")
 
 
 def handed_over(folder: Path, client: OrthancClient, *contents: bytes, origins: list[Origin] | None = None) -> Journal:
