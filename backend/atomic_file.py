@@ -11,13 +11,12 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from config.folder_format import DIGEST_ATTRIBUTE
 from config.whole_writes import write_all
 
-DIGEST_ATTRIBUTE: Final = "user.isen.sha256"
 _KEPT_FAILURES: Final = 64
 
 
@@ -70,22 +69,6 @@ def write_new(path: str, content: bytes, digest: bytes, *, durable: bool) -> Non
         with contextlib.suppress(OSError):
             os.unlink(path)
         raise
-
-
-def make_folders(folder: Path, names: Sequence[str]) -> None:
-    """Make subfolders, and `folder` itself, that are still there after a power cut.
-
-    Raises:
-        OSError: one cannot be made.
-    """
-    missing = [folder / name for name in names if not (folder / name).exists()]
-    ancestors = [path for path in (folder, *folder.parents) if not path.exists()]
-    for path in missing:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for changed in {path.parent for path in missing + ancestors}:
-        sync = DirectorySync(changed)
-        sync.sync()
-        sync.close()
 
 
 def read_all(descriptor: int) -> bytes:

@@ -30,10 +30,11 @@ from pathlib import Path
 from typing import Final
 
 from backend.arrivals import take_arrival
-from backend.atomic_file import DirectorySync, make_folders, write_new
+from backend.atomic_file import DirectorySync, write_new
 from backend.disk_health import DiskHealth, Log
 from backend.spool_account import SpoolAccount
 from config.arrival import ARRIVING, sweep_arrivals
+from config.folder_format import make_durably
 
 FOLDERS: Final = (ARRIVING, "incoming", "pending", "uploaded", "tombstones", "removed", "quarantine")
 _MAXIMUM_UNBURIED: Final = 100_000  # names kept in memory while the disk takes no tombstones
@@ -69,7 +70,8 @@ class Spool:
         self, directory: Path, maximum_size: int, *, log_error: Log = _silent, log_warning: Log = _silent
     ) -> None:
         """`maximum_size` is in bytes; the folders are made if they are missing."""
-        make_folders(directory, FOLDERS)
+        for name in FOLDERS:
+            make_durably(directory / name)
         self.directory = directory
         self.maximum_size = maximum_size
         self._log_error = log_error

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
+DIGEST_ATTRIBUTE: Final = "user.isen.sha256"  # of files: their SHA-256, 32 bytes, taken before they met a disk
 FILE: Final = "format"
 _UNVERSIONED: Final = 1
 _LINE: Final = re.compile(r"isen ([a-z]+) ([1-9][0-9]{0,8})\n?")

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from config.arrival import ARRIVING, PART, arrival_name, sweep_arrivals
+from config.folder_format import DIGEST_ATTRIBUTE
 from config.whole_writes import write_all
-from scp.durable_folder import DIGEST_ATTRIBUTE
 
 Body = Callable[[], Iterator[bytes]]
 

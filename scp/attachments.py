@@ -22,8 +22,8 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from config.folder_format import DIGEST_ATTRIBUTE
 from config.settings import StorageStructure
-from scp.durable_folder import DIGEST_ATTRIBUTE
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,6 @@ from uuid import uuid4
 
 from config.folder_format import make_durably, sync_folder
 
-# extended attribute of every file in spool and cache: its SHA-256, 32 bytes, taken before they met a disk
-DIGEST_ATTRIBUTE: Final = "user.isen.sha256"
 _INCOMING: Final = "incoming"
 _ABANDONED_AFTER: Final = 3600.0  # seconds; nobody writes a small file for so long
 

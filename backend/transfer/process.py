@@ -10,7 +10,6 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
-from backend.atomic_file import make_folders
 from backend.object_key import object_key
 from backend.spool import FOLDERS
 from backend.storage_directory import StorageDirectory
@@ -39,6 +38,7 @@ from backend.transfer.report import ReleasedBytes, Reporter
 from backend.transfer.server import Server
 from backend.transfer.spool_watch import SpoolWatch
 from backend.transfer.uploader import Uploader
+from config.folder_format import make_durably
 from config.settings import HybridMode, StorageSettings, StorageStructure
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,8 @@ class TransferProcess:
         """
         self._bucket_name = settings.bucket_name
         self._spool = spool = settings.spool_directory
-        make_folders(spool, FOLDERS)
+        for name in FOLDERS:
+            make_durably(spool / name)
         storage_directory = StorageDirectory(settings.storage_directory) if settings.storage_directory else None
         key = partial(
             object_key, root_path=settings.root_path, legacy=settings.storage_structure is StorageStructure.LEGACY

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from config.folder_format import make_durably, sync_folder
+from config.folder_format import DIGEST_ATTRIBUTE, make_durably, sync_folder
 from config.whole_writes import write_all
-from scp.durable_folder import DIGEST_ATTRIBUTE, file_name
+from scp.durable_folder import file_name
 
 BLOCK_SIZE: Final = 1024 * 1024  # bytes
 MAXIMUM_COUNT: Final = 2048  # files of one worker; each keeps a descriptor open

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from backend.spool import Spool
 from config.folder_format import CACHE, FILE, SPOOL, WORKER_FOLDERS, Format, UnusableFormat, formats
 from scp.durable_folder import DurableFolder
 from scp.received.journal import Journal
@@ -45,6 +46,7 @@ def test_a_new_folder_is_of_this_version(tmp_path: Path) -> None:
         third().adopt,
         lambda folder: DurableFolder(folder.parent),
         lambda folder: Journal(folder.parent, 1000),
+        lambda folder: Spool(folder.parent, 1000),
     ],
 )
 def test_the_entry_of_each_folder_that_is_made_outlives_a_power_cut(

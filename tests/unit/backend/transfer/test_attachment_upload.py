@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from backend.atomic_file import DIGEST_ATTRIBUTE
 from backend.transfer.attachment_upload import StagedUploads
 from backend.transfer.availability import PUT
 from backend.transfer.object_store.errors import AccessDenied, ObjectMissing, ServerFailed, Unreachable
+from config.folder_format import DIGEST_ATTRIBUTE
 from tests.fakes.transfer_child import content_of, name_of
 from tests.fakes.unsteady_store import raising
 from tests.unit.backend.transfer.conftest import Parts

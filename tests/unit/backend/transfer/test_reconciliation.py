@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from backend.atomic_file import DIGEST_ATTRIBUTE
 from backend.maintenance.content import orthanc_id
 from backend.maintenance.rest import OrthancRefused, OrthancUnavailable
 from backend.stack.processes import wait_until
@@ -16,6 +15,7 @@ from backend.transfer.object_store.errors import ObjectMissing, Unreachable
 from backend.transfer.owners import Owners
 from backend.transfer.power_cut import Recheck
 from backend.transfer.reconciliation import Reconciliation
+from config.folder_format import DIGEST_ATTRIBUTE
 from tests.fakes.images import made_up_ct
 from tests.fakes.transfer_child import name_of
 from tests.fakes.unsteady_store import raising

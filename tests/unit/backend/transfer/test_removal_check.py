@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from backend.atomic_file import DIGEST_ATTRIBUTE
 from backend.maintenance.rest import OrthancUnavailable
 from backend.storage_directory import StorageDirectory
 from backend.transfer.object_store.errors import Unreachable
 from backend.transfer.owners import Owners
 from backend.transfer.removal_check import RemovalCheck
+from config.folder_format import DIGEST_ATTRIBUTE
 from tests.fakes.images import made_up_ct
 from tests.fakes.transfer_child import content_of, name_of
 from tests.fakes.unsteady_store import raising
