@@ -484,6 +484,19 @@ def test_an_answer_can_be_waited_for_with_poll(peer: Peer, pool: urllib3.HTTPCon
     assert peer.connections == 1
 
 
+@pytest.mark.parametrize("size", [100_000, 200_000, 500_000, LARGEST_AWAITED])
+def test_the_first_answer_on_a_connection_is_waited_for_whole_as_well(
+    peer: Peer, pool: urllib3.HTTPConnectionPool, size: int
+) -> None:
+    """A window that is small at first does not end poll(2)."""
+    peer.answers([b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + bytes(size)])
+    asked = asked_for(pool)
+    wait_for(asked)
+    assert asked.is_here
+    with asked.answer() as answer:
+        assert answer.read() == bytes(size)
+
+
 def test_asking_does_not_wait_for_a_connection_unless_it_may(peer: Peer, pool: urllib3.HTTPConnectionPool) -> None:
     peer.answers(*[[b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"]] * 3)
     assert ask(pool, "GET", "/a", {"host": "h"}, timeout=_TIMEOUT, may_connect=False) is None
