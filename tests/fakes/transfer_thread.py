@@ -64,9 +64,11 @@ class Transfer:
             return False
         reply, descriptors = answer
         files = [(name, reply.get("VerifiedAt", 0)) for _ in descriptors]
-        messages.send(connection, {"Files": files, "Missing": [] if files else [name]}, descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
+        try:
+            messages.send(connection, {"Files": files, "Missing": [] if files else [name]}, descriptors)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
         return True
 
     def close(self) -> None:
