@@ -29,7 +29,7 @@ from urllib.parse import quote
 
 from urllib3.exceptions import HTTPError
 
-from config.http_exchange import Answer
+from config.http.answer import Answer
 from config.settings import Modality, OrthancSettings
 from scp.orthanc_servers import BLOCK_SIZE, READ_TIMEOUT, Body, OrthancServers
 

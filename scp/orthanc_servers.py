@@ -15,7 +15,8 @@ from typing import Final, TypeAlias
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProtocolError
 
-from config.http_exchange import Answer, exchange
+from config.http.answer import Answer
+from config.http.exchange import exchange
 from config.https import verifying_context
 from config.settings import OrthancServer, OrthancSettings
 

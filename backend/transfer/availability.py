@@ -27,7 +27,7 @@ from backend.transfer.object_store.errors import (
 from backend.transfer.object_store.protocols import ObjectAttributes, ObjectStore, OpenObject
 
 if TYPE_CHECKING:
-    from config.http_exchange import Asked
+    from config.http.asked import Asked
 
 log = logging.getLogger(__name__)
 

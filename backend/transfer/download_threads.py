@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from typing import Final, TypeAlias
 
 from backend.transfer.download_slots import busy_cores
-from config.http_exchange import Asked
+from config.http.asked import Asked
 
 log = logging.getLogger(__name__)
 

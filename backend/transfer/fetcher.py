@@ -35,7 +35,7 @@ from backend.transfer.object_store.errors import (
 from backend.transfer.object_store.protocols import ReadObject
 from backend.transfer.read_cache import ReadCache
 from backend.transfer.single_flight import SingleFlight
-from config.http_exchange import LARGEST_AWAITED, Asked
+from config.http.asked import LARGEST_AWAITED, Asked
 from config.whole_writes import write_all
 
 log = logging.getLogger(__name__)

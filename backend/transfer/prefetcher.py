@@ -22,7 +22,7 @@ from backend.transfer.fetcher import Fetcher, NoRoom
 from backend.transfer.object_store.errors import ObjectStoreError
 from backend.transfer.read_cache import ReadCache
 from backend.transfer.unread import Unread
-from config.http_exchange import Asked
+from config.http.asked import Asked
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from backend.transfer.object_store.errors import (
 from backend.transfer.object_store.memory import MemoryObjectStore
 from backend.transfer.object_store.protocols import ObjectAttributes, ObjectStore, UnfinishedUpload
 from backend.transfer.object_store.s3 import S3ObjectStore
-from config.http_exchange import Asked
+from config.http.asked import Asked
 from config.settings import MEGABYTE, StorageSettings
 from tests.bench.distant_s3 import DistantS3
 from tests.fakes import s3_faults

@@ -29,7 +29,7 @@ from backend.transfer.object_store import s3_connection
 from backend.transfer.object_store.s3 import S3ObjectStore
 from backend.transfer.prefetcher import Prefetcher
 from backend.transfer.read_cache import ReadCache
-from config.http_exchange import LARGEST_AWAITED
+from config.http.asked import LARGEST_AWAITED
 from tests.contract.test_object_store import settings
 from tests.fakes.s3_faults import (
     ACCESS_KEY,

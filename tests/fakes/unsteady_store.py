@@ -11,7 +11,7 @@ from backend.transfer.object_store.memory import MemoryObjectStore
 from backend.transfer.object_store.protocols import OpenObject
 
 if TYPE_CHECKING:
-    from config.http_exchange import Asked
+    from config.http.asked import Asked
 
 Act = Callable[[], None]
 

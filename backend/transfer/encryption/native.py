@@ -34,7 +34,7 @@ from backend.transfer.object_store.protocols import (
 )
 
 if TYPE_CHECKING:
-    from config.http_exchange import Asked
+    from config.http.asked import Asked
 
 SUFFIX: Final = ".enc"
 _PREFIX: Final = struct.Struct("<2sI32s32s")

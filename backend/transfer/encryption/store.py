@@ -33,7 +33,7 @@ from backend.transfer.object_store.protocols import (
 )
 
 if TYPE_CHECKING:
-    from config.http_exchange import Asked
+    from config.http.asked import Asked
 
 
 class EncryptedObjectStore:

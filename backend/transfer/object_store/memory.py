@@ -14,7 +14,7 @@ from backend.transfer.object_store.errors import BucketMissing, ContentChanged, 
 from backend.transfer.object_store.protocols import ListedObject, ObjectAttributes, UnfinishedUpload
 
 if TYPE_CHECKING:
-    from config.http_exchange import Asked
+    from config.http.asked import Asked
 
 _CHUNK = 64 * 1024  # bytes
 

@@ -15,7 +15,7 @@ from io import BufferedIOBase
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from config.http_exchange import Asked
+    from config.http.asked import Asked
 
 Chunk: TypeAlias = bytes | bytearray | memoryview
 

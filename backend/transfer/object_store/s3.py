@@ -39,10 +39,11 @@ from backend.transfer.object_store.s3_connection import S3Connection
 from backend.transfer.object_store.s3_multipart import upload_in_parts
 from backend.transfer.object_store.s3_options import ObjectOptions, owner_of
 from backend.transfer.object_store.s3_signature import Signature
-from config.http_exchange import BodyUnreadable, Buffer, FileBody
+from config.http.request import BodyUnreadable, Buffer, FileBody
 
 if TYPE_CHECKING:
-    from config.http_exchange import Answer, Asked
+    from config.http.answer import Answer
+    from config.http.asked import Asked
     from config.settings import StorageSettings
 
 _BLOCK: Final = 256 * 1024  # bytes per send; each has the whole time-out for itself

@@ -20,7 +20,9 @@ from urllib3.exceptions import HTTPError, ProtocolError, SSLError
 from backend.transfer.object_store.errors import ObjectStoreError, Unreachable, UnusableSettings
 from backend.transfer.object_store.s3_errors import error_for, parse_error
 from backend.transfer.object_store.s3_signature import EMPTY_PAYLOAD, Keys, Signature
-from config.http_exchange import Answer, Asked, ask, exchange
+from config.http.answer import Answer
+from config.http.asked import Asked, ask
+from config.http.exchange import exchange
 
 _LONGEST_ERROR: Final = 64 * 1024  # bytes of an error document that are read
 

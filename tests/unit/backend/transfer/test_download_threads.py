@@ -14,7 +14,7 @@ import pytest
 from backend.stack.processes import wait_until
 from backend.transfer.download_slots import busy_cores
 from backend.transfer.download_threads import Download, DownloadThreads
-from config.http_exchange import Asked
+from config.http.asked import Asked
 
 TOTAL = 4
 

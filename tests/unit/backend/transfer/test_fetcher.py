@@ -31,7 +31,7 @@ from backend.transfer.object_store.errors import (
 )
 from backend.transfer.object_store.memory import _OpenMemoryObject
 from backend.transfer.object_store.protocols import Chunk
-from config.http_exchange import Asked
+from config.http.asked import Asked
 from tests.fakes.transfer_child import content_of, name_of
 from tests.fakes.unsteady_store import raising
 from tests.unit.backend.transfer.conftest import MAXIMUM_CACHE, Parts

@@ -14,7 +14,9 @@ import pytest
 import urllib3
 from urllib3.exceptions import EmptyPoolError, HTTPError, NewConnectionError, ProtocolError, ReadTimeoutError
 
-from config.http_exchange import LARGEST_AWAITED, Answer, Asked, ask, exchange
+from config.http.answer import Answer
+from config.http.asked import LARGEST_AWAITED, Asked, ask
+from config.http.exchange import exchange
 
 _TIMEOUT = 5.0
 _CLOSE = "the peer ends the connection"
