@@ -79,12 +79,16 @@ class Deliveries:
     def _opened(self, name: str, *, anywhere: bool) -> File | None:
         try:
             descriptor = self._fetcher.opened(name, anywhere=anywhere)
+            return None if descriptor is None else self._described(name, descriptor)
         except (ObjectStoreError, OSError):
             return None  # it will be asked for by itself, and the reason given
-        return None if descriptor is None else self._described(name, descriptor)
 
     def _described(self, name: str, descriptor: int) -> File:
-        verified_at = self._fetcher.just_verified.take(name, descriptor)
+        try:
+            verified_at = self._fetcher.just_verified.take(name, descriptor)
+        except OSError:  # a network file system
+            os.close(descriptor)
+            raise
         if not verified_at:  # it may be on the disk only
             with contextlib.suppress(OSError):
                 os.posix_fadvise(descriptor, 0, _BEGINNING, os.POSIX_FADV_WILLNEED)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
+from operator import attrgetter
 
 import pytest
 
@@ -186,3 +187,28 @@ def test_a_disk_that_gives_no_advice_is_no_obstacle(
     parts.spool.accept(name_of(1), content_of(1, SIZE))
     deliveries.begin(announced(1), receiver)
     assert receiver.messages == [(contents(1), [])]
+
+
+@pytest.mark.parametrize("what_fails", ["fetcher.opened", "fetcher.just_verified.take"])
+def test_there_is_a_word_on_what_a_failing_disk_holds(
+    parts: Parts, deliveries: Deliveries, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, what_fails: str
+) -> None:
+    """And no exception in the threads that go on with downloads, which would end the transfer process."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError
+
+    *path, method = what_fails.split(".")
+    monkeypatch.setattr(attrgetter(".".join(path))(parts), method, fail)
+    put(parts, 1)
+    with nothing_left_open(parts):
+        deliveries.begin(announced(1), receiver)
+        receiver.wait(1)
+    assert receiver.messages == [({}, [name_of(1)])]
+
+
+def test_who_asks_by_itself_does_not_wait_for_another_node(parts: Parts, deliveries: Deliveries) -> None:
+    began = time.monotonic()
+    with pytest.raises(ObjectMissing):
+        deliveries.one(name_of(1))
+    assert time.monotonic() - began < parts.fetcher._patience
