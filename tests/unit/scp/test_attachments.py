@@ -21,6 +21,7 @@ import pytest
 from backend import messages
 from backend.atomic_file import write_digest
 from backend.stack.processes import wait_until
+from backend.transfer.server import MAXIMUM_ANNOUNCED
 from config.settings import StorageStructure
 from scp import attachments
 from scp.attachments import AttachmentFiles, Deliveries
@@ -398,6 +399,21 @@ def test_what_is_announced_later_comes_over_the_same_connection(deliveries: Deli
     peer.send(UUID)
     assert taken(deliveries, UUID) == UUID
     assert deliveries.expects(UUIDS[0])
+
+
+def test_all_that_one_announcement_has_may_come_together(deliveries: Deliveries, peer: Peer) -> None:
+    uuids = [f"22222222-2222-3333-4444-{number:012x}" for number in range(MAXIMUM_ANNOUNCED)]
+    deliveries.announce([(uuid, len(UUID)) for uuid in uuids])
+    assert peer.announced() == uuids
+    peer.send(*uuids)
+    assert [taken(deliveries, uuid) for uuid in uuids] == uuids
+
+
+def test_the_transfer_process_learns_that_nothing_more_is_wanted(deliveries: Deliveries, peer: Peer) -> None:
+    deliveries.close()
+    peer.connection.settimeout(10)
+    with pytest.raises(messages.Disconnected):
+        peer.announced()
 
 
 def test_a_file_is_waited_for(deliveries: Deliveries, peer: Peer) -> None:
