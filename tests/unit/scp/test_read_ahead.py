@@ -379,6 +379,18 @@ def test_what_has_to_be_converted_is_not_taken(tmp_path: Path, transfer: Transfe
     wait_until(lambda: not archive.descriptors(), PATIENCE, "nothing stays open")
 
 
+def test_what_has_to_be_converted_is_forgotten(tmp_path: Path, transfer: Transfer) -> None:
+    archive = Archive(tmp_path, transfer, stored_as=JPEG2000Lossless)
+    syntaxes = TransferSyntaxes(ExplicitVRLittleEndian, may_transcode=True)
+    with Announcements(archive.files) as announce:
+        reader = InstanceReader(
+            archive.orthanc, archive.files, announce, syntaxes, lambda _class: (ImplicitVRLittleEndian,)
+        )
+        reader.announce(archive.instances)
+        assert not reader.is_coming(archive.instances[0])
+        assert [announce.is_coming(one) for one in archive.instances[:2]] == [False, True]
+
+
 def test_what_the_index_knows_too_little_of_is_converted_by_orthanc_once_its_file_is_known(
     tmp_path: Path, transfer: Transfer
 ) -> None:
