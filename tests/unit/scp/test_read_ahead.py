@@ -20,6 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000
 from backend.atomic_file import write_digest
 from backend.stack.processes import wait_until
 from config.settings import StorageStructure
+from scp import attachments
 from scp.attachments import MEMORY_LIMIT, AttachmentFiles
 from scp.orthanc_client import OrthancUnreachable
 from scp.retrieve.read_ahead import WINDOW, Announcements, EncodedInstance, InstanceReader, read_ahead
@@ -297,6 +298,16 @@ def test_everything_comes_from_the_transfer_process(archive: Archive) -> None:
     assert archive.asked_of_orthanc() == []
     assert archive.files._count == 0, "nothing was asked for by itself"
     wait_until(lambda: not archive.descriptors(), PATIENCE, "nothing stays open")
+
+
+def test_who_has_ended_leaves_its_place_to_others(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attachments, "_MAXIMUM_DELIVERIES", 1)
+    archive.files = AttachmentFiles(tmp_path, StorageStructure.FLAT)
+    for _ in range(2):
+        assert archive.sent() == IN_ORDER
+    assert archive.files._count == 0, "nothing was asked for by itself"
 
 
 @pytest.mark.parametrize("fault", ["error", "closed", "another size", "damaged", "missing"])
