@@ -1,9 +1,9 @@
 """Answers requests on the socket the plugin has made; one thread for each connection.
 
-The requests are those of `backend.plugin.transfer_client` and of `scp.attachments`: fetch, fetch-range, upload, confirm
-and prefetch; the hints wake and read, which have no reply; and deliver, whose replies come when the files do, also
-while others are asked for. An error reply names its kind in one word, so that "S3 has no such object" is never mixed up
-with "S3 cannot be asked".
+The requests are those of `backend.plugin.transfer_client`, `scp.attachments` and `scp.deliveries`: fetch, fetch-range,
+upload, confirm and prefetch; the hints wake and read, which have no reply; and deliver, whose replies come when the
+files do, also while others are asked for. An error reply names its kind in one word, so that "S3 has no such object" is
+never mixed up with "S3 cannot be asked".
 """
 
 from __future__ import annotations

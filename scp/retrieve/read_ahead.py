@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import BinaryIO, Final, Protocol, Self, TypeAlias
 
-from scp.attachments import MEMORY_LIMIT, AttachmentFiles
+from scp.attachments import AttachmentFiles
+from scp.handed_over import MEMORY_LIMIT
 from scp.orthanc_client import OrthancClient
 from scp.part10 import FileMeta, NotPart10, read_file_meta
 from scp.retrieve.selection import Instance

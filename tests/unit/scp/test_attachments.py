@@ -23,8 +23,10 @@ from backend.atomic_file import write_digest
 from backend.stack.processes import wait_until
 from backend.transfer.server import MAXIMUM_ANNOUNCED
 from config.settings import StorageStructure
-from scp import attachments
-from scp.attachments import AttachmentFiles, Deliveries
+from scp import attachments, handed_over
+from scp import deliveries as deliveries_module
+from scp.attachments import AttachmentFiles
+from scp.deliveries import Deliveries
 from tests.fakes.transfer_thread import Transfer
 
 UUID = "11111111-2222-3333-4444-555555555555"
@@ -129,7 +131,7 @@ def test_what_is_sent_is_what_the_transfer_process_expects(files: AttachmentFile
 def test_a_large_file_is_not_taken_into_memory(
     opened_of: Opened, transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attachments, "MEMORY_LIMIT", 100)
+    monkeypatch.setattr(handed_over, "MEMORY_LIMIT", 100)
     hand_over(transfer, tmp_path / "file")
     opened = opened_of(UUID, len(CONTENT))
     assert opened
@@ -142,7 +144,7 @@ def test_a_large_file_is_not_taken_into_memory(
 def test_damaged_bytes_are_left_to_orthanc(
     opened_of: Opened, transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int
 ) -> None:
-    monkeypatch.setattr(attachments, "MEMORY_LIMIT", memory)
+    monkeypatch.setattr(handed_over, "MEMORY_LIMIT", memory)
     hand_over(transfer, tmp_path / "file", digest_of=b"what was stored")
     assert opened_of(UUID, len(CONTENT)) is None
 
@@ -166,7 +168,7 @@ def test_unless_that_was_too_long_ago(
 ) -> None:
     """The kernel may have written it to the disk meanwhile, and may read it from there again."""
     page_cache = PageCache(monkeypatch, len(CONTENT))
-    hand_over(transfer, tmp_path / "file", digest_of=b"what was stored", verified=attachments._TRUSTED)
+    hand_over(transfer, tmp_path / "file", digest_of=b"what was stored", verified=handed_over._TRUSTED)
     assert opened_of(UUID, len(CONTENT)) is None
     assert page_cache.calls == 0
 
@@ -190,7 +192,7 @@ def test_or_the_disk_has_to_be_read(
 def test_or_it_is_too_large_or_not_of_the_size_that_is_known(
     opened_of: Opened, transfer: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int
 ) -> None:
-    monkeypatch.setattr(attachments, "MEMORY_LIMIT", memory)
+    monkeypatch.setattr(handed_over, "MEMORY_LIMIT", memory)
     page_cache = PageCache(monkeypatch, len(CONTENT))
     hand_over(transfer, tmp_path / "file", verified=0.01)
     opened = opened_of(UUID, len(CONTENT) + (memory > 100))
@@ -292,7 +294,7 @@ def test_a_transfer_process_that_hangs_is_given_up(
     files: AttachmentFiles, transfer: Transfer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Its answer may come later, and must not be taken for that to the next request."""
-    monkeypatch.setattr(attachments, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(deliveries_module, "TIMEOUT", 0.2)
     hand_over(transfer, tmp_path / "file", b"not wanted")
     answer, hangs = transfer.answer, threading.Event()
     transfer.answer = lambda request: (hangs.wait(10), answer(request))[1]
@@ -504,7 +506,7 @@ def test_who_says_nothing_is_waited_for_once(
     deliveries: Deliveries, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may have others to serve first; what is asked for by itself does not wait behind what they announced."""
-    monkeypatch.setattr(attachments, "_PATIENCE", 0.3)
+    monkeypatch.setattr(deliveries_module, "_PATIENCE", 0.3)
     began = time.monotonic()
     assert [taken(deliveries, uuid) for uuid in UUIDS[:7]] == [None] * 7
     assert time.monotonic() - began < 1
@@ -520,7 +522,7 @@ def test_who_says_nothing_is_waited_for_once(
 def test_while_others_come_it_may_take_longer(
     deliveries: Deliveries, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attachments, "_PATIENCE", 0.6)
+    monkeypatch.setattr(deliveries_module, "_PATIENCE", 0.6)
     for number in range(4):
         threading.Timer(0.3 * number, peer.send, [UUIDS[3 - number]]).start()
     assert taken(deliveries, UUIDS[0]) == UUIDS[0]

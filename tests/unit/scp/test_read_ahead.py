@@ -21,7 +21,8 @@ from backend.atomic_file import write_digest
 from backend.stack.processes import wait_until
 from config.settings import StorageStructure
 from scp import attachments
-from scp.attachments import MEMORY_LIMIT, AttachmentFiles
+from scp.attachments import AttachmentFiles
+from scp.handed_over import MEMORY_LIMIT
 from scp.orthanc_client import OrthancUnreachable
 from scp.retrieve.read_ahead import WINDOW, Announcements, EncodedInstance, InstanceReader, read_ahead
 from scp.retrieve.selection import Instance
