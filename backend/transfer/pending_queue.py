@@ -84,6 +84,11 @@ class PendingQueue:
         with self._changed:
             self._let_go(is_burst=False)
 
+    @property
+    def bytes(self) -> int:
+        """Of the files that are still to be uploaded."""
+        return self._bytes
+
     def give_way(self) -> None:
         """Hold back from now on what arrives in a burst."""
         self._gives_way = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import threading
@@ -93,7 +94,10 @@ class TransferProcess:
         )
         self._recovery = Recovery(self._canary, availability)
         self._cache = cache = ReadCache(settings.cache_directory, settings.maximum_cache_size, counters)
-        queue = PendingQueue(spool / "pending", released.add, held_bytes=settings.maximum_spool_size // _HELD_SHARE)
+        self._maximum_spool_size = settings.maximum_spool_size
+        self._queue = queue = PendingQueue(
+            spool / "pending", released.add, held_bytes=settings.maximum_spool_size // _HELD_SHARE
+        )
         uploaded, removed = (
             KeptNames(spool / "uploaded", UPLOADED, gives_way=True),
             KeptNames(spool / "removed", REMOVED),
@@ -116,7 +120,8 @@ class TransferProcess:
             on_dropped=queue.dropped,
             storage_directory=storage_directory,
         )
-        self._watch = SpoolWatch(spool, queue, removals, self._remover, (uploaded, removed))
+        self._watch = SpoolWatch(spool, queue, removals, self._remover, (uploaded, removed), make_room=self._make_room)
+        good_copies = GoodCopies(spool, observed_writes, key, names=names, counters=counters)
         self._fetcher = fetcher = Fetcher(
             spool,
             cache,
@@ -244,6 +249,12 @@ class TransferProcess:
         descriptor = self._fetcher.fetch(name)
         self._read_ahead.read(name, missed=True)
         return descriptor
+
+    def _make_room(self) -> None:
+        """On a disk that both share, the cache leaves what the spool may still take."""
+        with contextlib.suppress(OSError):  # a disk that fails has been told of
+            if self._spool.stat().st_dev == self._cache.directory.stat().st_dev:
+                self._cache.leave_room(self._maximum_spool_size - self._queue.bytes)
 
     def _report_now(self) -> None:
         self._reporter.due.set()

@@ -113,6 +113,21 @@ class ReadCache:
             self._reserved += size
             return True
 
+    def leave_room(self, wanted: int) -> None:
+        """Evict until `wanted` bytes of the disk are free, or half of what is free and cached, if that is less.
+
+        Half, so that a disk smaller than the two budgets has a cache too.
+
+        Raises:
+            OSError: the disk does not tell.
+        """
+        disk = os.statvfs(self.directory)
+        free = disk.f_bavail * disk.f_frsize
+        with self._lock:
+            missing = min(wanted, (free + self._bytes) // 2) - free
+            if missing > 0:
+                self._evict(self._bytes + self._reserved - missing)
+
     def release(self, size: int) -> None:
         """Give back a reservation, used or not."""
         with self._lock:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,8 +27,16 @@ class SpoolWatch:
     """Keeps queue and removals in step with their folders."""
 
     def __init__(
-        self, spool: Path, queue: PendingQueue, removals: Removals, remover: Remover, kept: Sequence[KeptNames]
+        self,
+        spool: Path,
+        queue: PendingQueue,
+        removals: Removals,
+        remover: Remover,
+        kept: Sequence[KeptNames],
+        *,
+        make_room: Callable[[], None] = lambda: None,
     ) -> None:
+        """`make_room` is called with each look: what need not be kept gives way to stores."""
         self._pending = Folder(spool / "pending")
         self._tombstones = Folder(spool / "tombstones")
         self._names: set[str] = set()  # in pending
@@ -38,6 +46,7 @@ class SpoolWatch:
         self._removals = removals
         self._remover = remover
         self._kept = kept
+        self._make_room = make_room
         self._hint = threading.Event()
         self._is_broken = False
 
@@ -73,6 +82,7 @@ class SpoolWatch:
         finally:  # one bad file must not fill the disk with what is kept
             for folder in self._kept:
                 folder.expire()
+            self._make_room()
 
     def _run(self) -> None:
         while True:

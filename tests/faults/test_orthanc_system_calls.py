@@ -15,6 +15,7 @@ import pytest
 
 from backend.stack.processes import wait_until
 from config.arrival import ARRIVING
+from tests.fakes.images import write_series
 from tests.faults.injection import Injection, why_no_strace
 from tests.integration.harness import Node, NodeMaker, sop_instance_uid
 
@@ -125,3 +126,15 @@ def test_a_full_disk_refuses_and_heals_when_s3_has_taken_some(
         assert node.peer.send(path).sent == 1
     uids = {sop_instance_uid(path.read_bytes()) for path in ten}
     wait_until(lambda: node.images_in_bucket().keys() == uids, 30, "everything is in S3, and nothing else")
+
+
+def test_the_cache_gives_way_to_stores_on_a_disk_smaller_than_its_budget(
+    make_node: NodeMaker, tmp_path: Path, small_disk: Path
+) -> None:
+    storage = {"SpoolDirectory": str(small_disk / "spool"), "CacheDirectory": str(small_disk / "cache")}
+    node = make_node({"Isen": {"Storage": storage}}).start()
+    for path in write_series(tmp_path / "images", 40, side=256):  # 5 MB, and S3 takes all of it
+        wait_until(lambda: node.spool_status()["UsedBytes"] == 0, 30, "the spool is empty")
+        assert node.peer.send(path).sent == 1
+    cache = node.status()["Storage"]["Cache"]
+    assert 0 < cache["Bytes"] <= 2 * 1024 * 1024

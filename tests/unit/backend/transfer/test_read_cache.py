@@ -105,6 +105,28 @@ def test_a_budget_of_nothing_keeps_nothing(tmp_path: Path) -> None:
     assert not adopt(cache, 1).exists()
 
 
+@pytest.mark.parametrize(
+    ("free", "wanted", "kept"),
+    [
+        (500, 500, 9),  # there is room
+        (300, 500, 7),
+        (900, 50_000, 9),  # more than the disk has for both: half of that is free
+        (100, 50_000, 5),
+        (100, 0, 9),  # the spool has all that it may take
+    ],
+)
+def test_stores_on_the_same_disk_have_the_room_they_may_take_or_half_of_it(
+    cache: ReadCache, monkeypatch: pytest.MonkeyPatch, free: int, wanted: int, kept: int
+) -> None:
+    for number in range(9):
+        adopt(cache, number, read_at=1000.0 + number)
+    disk = os.statvfs_result((1, 1, 10_000, free, free, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: disk)
+    cache.leave_room(wanted)
+    assert cache.report()["Count"] == kept
+    assert path_of(cache, 8).exists()
+
+
 def test_reservations_count(cache: ReadCache) -> None:
     assert cache.reserve(600)
     assert not cache.reserve(600)

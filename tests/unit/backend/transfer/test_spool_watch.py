@@ -49,6 +49,27 @@ def test_what_is_new_is_queued_and_what_is_removed_is_not(parts: Parts, queue: P
     assert len(parts.removals) == 1
 
 
+def test_each_look_makes_room_also_when_it_fails(
+    parts: Parts, queue: PendingQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    kept = (parts.uploaded,)
+    watch = SpoolWatch(
+        parts.spool.directory, queue, parts.removals, parts.remover, kept, make_room=lambda: made.append(queue.bytes)
+    )
+    parts.spool.accept(NAME, CONTENT)
+    watch.look()
+    assert made == [len(CONTENT)]
+
+    def unreadable() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(parts.remover, "drop_local", unreadable)
+    with pytest.raises(OSError, match="Input/output"):
+        watch.look()
+    assert len(made) == 2
+
+
 def test_a_removal_that_is_cancelled_is_queued_though_nothing_else_changes(
     parts: Parts, queue: PendingQueue, watch: SpoolWatch, released: list[int]
 ) -> None:
