@@ -152,6 +152,7 @@ class StorageSettings(Frozen):
     bucket_key_enabled: bool = False  # with aws:kms: fewer requests to KMS
     hybrid_mode: HybridMode = HybridMode.DISABLED
     storage_directory: Annotated[Path | None, Derived()] = None  # Orthanc's; None unless HybridMode is on
+    index_directory: Annotated[Path | None, Derived()] = None  # Orthanc's; None if it is not known
     encryption: Annotated[EncryptionSettings | None, Derived()] = None  # on the client's side
     storage_encryption: Annotated[NativeEncryptionSettings | None, Derived()] = None  # objects of the native plugin
     create_bucket: bool = False

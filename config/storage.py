@@ -54,6 +54,8 @@ def read_storage(root: Section, isen: Section, base: Path | None, findings: Find
     _name_hybrid_mode(section, options, findings)
     if options.get("HybridMode") in ("WriteToFileSystem", "WriteToObjectStorage"):
         derived["StorageDirectory"] = ("StorageDirectory", _hybrid_directory(root, base, findings))
+    if index := _index_directory(root, base):
+        derived["IndexDirectory"] = ("IndexDirectory", index)
     if authorities := orthanc_file("HttpsCACertificates", root, base, findings):
         derived["CaCertificates"] = ("HttpsCACertificates", authorities)
     _know(section, options, native, findings)
@@ -122,6 +124,15 @@ def _hybrid_directory(root: Section, base: Path | None, findings: Findings) -> s
         findings.refuse("StorageDirectory", "is empty, but HybridMode reads attachments there; name the folder")
     directory = orthanc_path("StorageDirectory", root, base, findings, default="OrthancStorage")
     return str(directory) if directory else None
+
+
+def _index_directory(root: Section, base: Path | None) -> str | None:
+    """Where Orthanc keeps its own index; what is wrong with these options is for Orthanc to say."""
+    named = [root.options.get(option) for option in ("IndexDirectory", "StorageDirectory")]
+    folder = Path(next((name for name in named if isinstance(name, str) and name), "OrthancStorage"))
+    if folder.is_absolute():
+        return str(folder)
+    return str(base / folder) if base else None
 
 
 def _blank_keys(section: Section, options: dict[str, Any], findings: Findings) -> None:

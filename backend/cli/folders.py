@@ -16,6 +16,7 @@ from backend.folders import (
     file_system,
     nearest,
 )
+from backend.spool_note import check_left_behind
 from config.folder_format import UnusableFormat, formats
 from config.settings import MEGABYTE, Settings, StorageSettings, StorageStructure
 
@@ -40,6 +41,8 @@ def check(settings: Settings) -> Iterator[Outcome]:
     yield from _formats(storage)
     legacy = storage.storage_structure is StorageStructure.LEGACY
     yield from (failed("Spool folder", problem) for problem in check_structure(storage.spool_directory, legacy=legacy))
+    left_behind = check_left_behind(storage.index_directory, storage.spool_directory)
+    yield from (failed("Spool folder", problem) for problem in left_behind)
     if storage.storage_directory:
         wrong = check_storage_directory(storage.storage_directory)
         name = "Storage folder"

@@ -37,6 +37,7 @@ from backend.plugin.thread_states import ThreadStates
 from backend.plugin.transfer_client import TransferClient
 from backend.plugin.worklist_routes import WorklistRoutes
 from backend.spool import Spool, SpoolInUse
+from backend.spool_note import check_left_behind, note_spool, noted_spool
 from backend.storage_directory import StorageDirectory
 from config.children import Child, ChildSpec
 from config.folder_format import SPOOL, UnusableFormat, formats
@@ -85,6 +86,8 @@ class Isen:
             "ConfigurationPath": host.GetConfigurationPath(),
         }
         self._settings = resolve(configuration, capabilities, self._python, folder, host.LogWarning)
+        index_directory = self._settings["Storage"]["IndexDirectory"]
+        self._index_directory = Path(index_directory) if index_directory else None
         self._token = host.GenerateRestApiAuthorizationToken()
         self._next_metrics = math.inf  # Orthanc takes metrics only while its database is open
         self._thread_states = ThreadStates()
@@ -95,6 +98,7 @@ class Isen:
         spool_directory = Path(storage["SpoolDirectory"])
         cache_directory = Path(storage["CacheDirectory"])
         problems = check_folders(spool_directory, cache_directory, volatile_allowed=storage["AllowVolatileSpool"])
+        problems += check_left_behind(self._index_directory, spool_directory)
         problems += check_structure(spool_directory, legacy=storage["StorageStructure"] == "legacy")
         storage_directory = None
         if storage["StorageDirectory"]:
@@ -106,6 +110,7 @@ class Isen:
         for folder, kind in kinds.items():
             kind.check(folder)  # all of them before anything is touched
         if not spool_directory.exists():
+            self._tell_of_new_spool(spool_directory)
             SPOOL.adopt(spool_directory)
         self._spool = Spool(
             spool_directory,
@@ -156,6 +161,20 @@ class Isen:
         atexit.register(self._close_descriptors)  # after the next: the last one registered comes first
         atexit.register(self._supervisor.close, _TRANSFER_PATIENCE)
         self._supervisor.watch()
+
+    def _tell_of_new_spool(self, spool_directory: Path) -> None:
+        before = noted_spool(self._index_directory)
+        if before is not None:
+            self._host.LogError(
+                f"spool_new folder={spool_directory} before={before} reason=if the disk of the one before is not "
+                "mounted, what it holds is not in S3: stop Orthanc and mount it"
+            )
+
+    def _note_spool(self) -> None:
+        try:
+            note_spool(self._index_directory, self._spool.directory)
+        except OSError as error:
+            self._host.LogWarning(f"spool_not_noted reason={error}")
 
     def _close_descriptors(self) -> None:
         """Let go of the spool and the sockets: `POST /tools/reset` starts Orthanc and us anew in this very process."""
@@ -208,6 +227,7 @@ class Isen:
     def _on_change(self, change: int, _level: int, _resource: str) -> None:
         if change == self._host.ChangeType.ORTHANC_STARTED:
             self._next_metrics = 0.0
+            self._note_spool()
             try:
                 if self._area3:
                     self._area3.keeps_custom_data = self._index_keeps_custom_data()

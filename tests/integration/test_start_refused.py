@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from backend.stack.orthanc import NotStarted
+from backend.stack.processes import wait_until
 from tests.integration.harness import Node, NodeMaker
 
 
@@ -89,6 +90,33 @@ def test_a_spool_has_one_owner(make_node: NodeMaker) -> None:
     assert str(first.folder / "spool") in said
     assert "another Orthanc" in said
     assert first.peer.echo().exit_code == 0
+
+
+def test_another_spool_is_refused_while_the_one_before_holds_what_was_acknowledged(
+    make_node: NodeMaker, thumbnails: list[Path]
+) -> None:
+    node = make_node(gated=True).start()
+    assert node.gate
+    node.gate.refuse()
+    assert node.peer.send(*thumbnails).sent == len(thumbnails)
+    owed = node.pending()
+    node.stop()
+    before, after = node.folder / "spool", node.folder / "larger" / "spool"
+    node.orthanc.settings["Isen"]["Storage"]["SpoolDirectory"] = str(after)
+    said = refusal(node)
+    assert f"Isen.Storage.SpoolDirectory: {before}" in said
+    assert f"{len(owed)} attachments" in said
+    assert not after.exists()
+
+    after.parent.mkdir()
+    before.rename(after)  # as it says
+    node.gate.open()
+    node.start()
+    wait_until(lambda: {*owed} <= {*node.keys()} and not os.listdir(after / "pending"), 60, "S3 has what was owed")
+    node.stop()
+    node.orthanc.settings["Isen"]["Storage"]["SpoolDirectory"] = str(before)
+    node.start()  # nothing was left behind
+    assert node.orthanc.process.output().count("spool_new") == 1
 
 
 def test_a_taken_dicom_port_is_named(make_node: NodeMaker) -> None:

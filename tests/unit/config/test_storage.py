@@ -232,6 +232,24 @@ def test_native_folders_need_an_absolute_storage_directory() -> None:
 
 
 @pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ({"IndexDirectory": "/index", "StorageDirectory": "/storage"}, "/index"),
+        ({"StorageDirectory": "/storage"}, "/storage"),
+        ({"IndexDirectory": "", "StorageDirectory": "db"}, "/etc/orthanc/db"),
+        ({}, "/etc/orthanc/OrthancStorage"),
+    ],
+)
+def test_the_folder_of_orthancs_index_is_the_one_that_orthanc_uses(named: dict[str, str], expected: str) -> None:
+    there = Capabilities(configuration_path=Path("/etc/orthanc/orthanc.json"))
+    assert accepted({**GOOD, **named}, there).settings.storage.index_directory == Path(expected)
+
+
+def test_a_relative_folder_of_orthancs_index_is_none_that_is_known() -> None:
+    assert accepted({**GOOD, "IndexDirectory": "db"}).settings.storage.index_directory is None
+
+
+@pytest.mark.parametrize(
     ("option", "value", "mode"),
     [
         ("HybridMode", "WriteToFileSystem", "WriteToFileSystem"),
