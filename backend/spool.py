@@ -21,6 +21,7 @@ nothing then until a file written for that purpose could be synced.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import threading
@@ -108,6 +109,11 @@ class Spool:
                 time.sleep(0.05)
             else:
                 return descriptor
+
+    def end_in_order(self) -> None:
+        """Orthanc has closed its index: whatever happens to the machine now, no row is lost (`transfer.power_cut`)."""
+        with contextlib.suppress(OSError):  # then the next start looks for what is missing, and finds nothing
+            os.unlink(f"{self._folder}/running")
 
     def recover(self) -> int:
         """Drop what was never acknowledged and count what is owed; lists the folders once.

@@ -158,7 +158,9 @@ class Isen:
         for pattern in worklists.patterns():
             self._host.RegisterRestCallback(pattern, _kept(worklists.answer))
         self._host.RegisterOnChangeCallback(self._cheap(self._on_change))
-        atexit.register(self._close_descriptors)  # after the next: the last one registered comes first
+        # the last one registered comes first; Orthanc has closed its index by then
+        atexit.register(self._close_descriptors)
+        atexit.register(self._spool.end_in_order)
         atexit.register(self._supervisor.close, _TRANSFER_PATIENCE)
         self._supervisor.watch()
 

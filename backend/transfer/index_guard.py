@@ -104,10 +104,9 @@ class IndexGuard:
         threading.Thread(target=self._tell_kind, name="index-kind", daemon=True).start()
 
     def stop(self) -> None:
-        """Orthanc ends in order."""
+        """Orthanc ends in order, or this process."""
         self._answers = False
         self._reconciliation.stop()
-        power_cut.ended_in_order(self._spool)
 
     def report(self) -> dict[str, Any]:
         return self._reconciliation.report()

@@ -1,6 +1,7 @@
 """Whether the machine went down while Orthanc worked, and what its index may therefore be wrong about.
 
-    running         boot id of the machine in which this spool is used; gone after an end in order
+    running         boot id of the machine in which this spool is used; the plugin removes it once Orthanc has closed
+                    its index in order
     recheck.json    names whose rows are still to be looked at; gone when that is done
 
 Killed processes lose nothing: what SQLite has written is in the kernel's memory. A machine that goes down takes up to
@@ -76,11 +77,6 @@ def noticed_at_start(spool: Path) -> Recheck | None:
 def repaired(spool: Path) -> None:
     """Everything has been looked at."""
     (spool / "recheck.json").unlink(missing_ok=True)
-
-
-def ended_in_order(spool: Path) -> None:
-    """Orthanc closes its index in order: whatever happens to the machine now, no row is lost."""
-    (spool / "running").unlink(missing_ok=True)
 
 
 def _young(spool: Path) -> Recheck:

@@ -236,7 +236,10 @@ class TransferProcess:
             self._guard.start()
 
     def drain(self) -> None:
-        """Begin nothing more and wait a little for the uploads that are running. Orthanc ends in order."""
+        """Begin nothing more and wait a little for the uploads that are running.
+
+        Orthanc need not be at its end: systemd sends SIGTERM to all processes of a service at once.
+        """
         self._server.stop()
         if self._guard is not None:
             self._guard.stop()

@@ -453,6 +453,13 @@ def test_what_s3_has_confirmed_is_no_longer_counted(spool: Spool) -> None:
     assert spool.used == 0
 
 
+def test_an_end_in_order_leaves_no_sign_of_a_power_cut(spool: Spool) -> None:
+    (spool.directory / "running").write_text("boot")
+    spool.end_in_order()
+    spool.end_in_order()
+    assert not (spool.directory / "running").exists()
+
+
 def test_a_file_that_goes_while_the_spool_is_measured_is_not_counted(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,9 +97,8 @@ def test_a_removal_waits_until_orthanc_answers(guarded: Guarded) -> None:
 def test_once_orthanc_ends_nothing_is_decided_any_more(guarded: Guarded) -> None:
     guard = guarded.start()
     guard.start()
-    assert (guarded.parts.spool.directory / "running").exists()
     guard.stop()
-    assert not (guarded.parts.spool.directory / "running").exists(), "a power cut from now on takes no row"
+    assert (guarded.parts.spool.directory / "running").exists(), "Orthanc may store still, or again"
     guarded.parts.spool.accept(NAME, image())
     guarded.parts.spool.bury(NAME)
     guarded.parts.removals.refresh({NAME})
