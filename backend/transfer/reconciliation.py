@@ -5,7 +5,8 @@ attachment of those seconds is in the spool, in `pending/` or `uploaded/`, and e
 `removed/`; all of it was on stable storage before Orthanc acknowledged anything. `power_cut` lists the names.
 
     an image without a row      is posted to Orthanc again, which stores it under a new name; then the old one is buried
-    a removal with a row        is made again: Orthanc is told to delete the instance
+    a removal with a row        is made again: Orthanc is told to delete the instance. Unless other attachments of it
+                                were not removed: its file was only compressed, say, and the row stays
     other attachments           Orthanc makes those of images anew; whose a user's attachment was is not known: it is
                                 counted and stays in the bucket, where `isen verify` shows it
 
@@ -23,18 +24,19 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
-from hashlib import file_digest
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from backend.atomic_file import DirectorySync, read_digest
+from backend.atomic_file import DirectorySync
 from backend.maintenance.index import IndexedAttachment, OrthancIndex
 from backend.maintenance.rest import OrthancRefused, OrthancUnavailable
 from backend.transfer import power_cut
 from backend.transfer.back_off import back_off
 from backend.transfer.counters import Counters
 from backend.transfer.dicom_header import as_dicom_file, is_head, orthanc_id_of
+from backend.transfer.good_copies import open_verified
 from backend.transfer.kept_names import KeptNames
 from backend.transfer.object_store.errors import ObjectCorrupted, ObjectMissing, ObjectStoreError
 from backend.transfer.owners import Owners
@@ -43,6 +45,7 @@ from backend.transfer.power_cut import Recheck
 log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE: Final = 30.0  # seconds until Orthanc or S3 are asked again
+_ANSWERED: Final = 0.5  # seconds after which Orthanc has answered a store that it had begun
 _MOST_REFUSALS: Final = 20  # 5xx answers of Orthanc to one image, over as many rounds, until it is left alone
 _STORED: Final = ("Success", "AlreadyStored")
 _DERIVED: Final = (".dcm.head", ".json")  # Orthanc makes them from the image
@@ -85,8 +88,10 @@ class Reconciliation:
         self._state = "Waiting" if owed else "NotNeeded"
         self._undecided = 0
         self._refusals: dict[str, int] = {}  # by name
-        self._removed_again: set[str] = set()  # SOPInstanceUIDs
-        self._removed_since: set[str] = set()  # SOPInstanceUIDs of what others have removed since the start
+        self._removed_again: dict[str, set[str]] = {}  # SOPInstanceUID → names of what Orthanc has deleted for us
+        self._just_removed: list[str] = []  # SOPInstanceUIDs of these: they may have been sent at that very moment
+        self._settled = 0.0  # monotonic; by then everybody was answered who sent one of these before it was deleted
+        self._removed_since: dict[str, set[str]] = {}  # SOPInstanceUID → names that were removed since the start
         if owed:
             for folder in self._kept:
                 folder.hold()
@@ -144,10 +149,15 @@ class Reconciliation:
         self._undecided = 0
         images = [name for name in self._owed.stored if not name.endswith((*_DERIVED, ".unk"))]
         others = [name for name in self._owed.stored if name.endswith((*_DERIVED, ".unk"))]
-        steps = [(self._remove_again, self._owed.removed), (self._store_again, images), (self._look_at_other, others)]
+        steps = [
+            (self._remove_again, self._owed.removed),
+            (self._store_what_was_sent, self._just_removed),
+            (self._store_again, images),
+            (self._look_at_other, others),
+        ]
         postponed: Exception | None = None
         for step, names in steps:
-            for name in names:
+            for name in list(names):
                 try:
                     step(name)
                 except (OrthancRefused, ObjectStoreError) as error:  # of this one; the others need not wait for it
@@ -180,15 +190,55 @@ class Reconciliation:
 
     def _remove_again(self, name: str) -> None:
         owner = self._owner(name)
-        for attachment in self._index.with_sop_instance(owner) if owner else ():
+        known = self._index.with_sop_instance(owner) if owner else []
+        for attachment in known:
             if attachment.name == name and attachment.attachment == "dicom":
                 if self._was_removed_since(owner or ""):
                     self._leave(name, "it was removed, but sent again since: Orthanc has dropped what was sent")
-                    return
-                self._removed_again.add(owner or "")
-                self._index.delete_instance(attachment.resource)
-                self._counters.add("removed_again")
-                log.warning("removed_again name=%s instance=%s", name, attachment.resource)
+                elif self._was_only_replaced(attachment, known):
+                    self._take_back(name, owner or "")
+                else:
+                    names = {one.name for one in known if one.resource == attachment.resource}
+                    self._removed_again.setdefault(owner or "", set()).update(names)
+                    self._just_removed.append(owner or "")
+                    self._index.delete_instance(attachment.resource)
+                    self._settled = time.monotonic() + _ANSWERED
+                    self._counters.add("removed_again")
+                    log.warning("removed_again name=%s instance=%s", name, attachment.resource)
+                return
+
+    def _was_only_replaced(self, removed: IndexedAttachment, known: Sequence[IndexedAttachment]) -> bool:
+        """Whether the instance was not deleted, but its file compressed, say: then its other attachments were kept."""
+        others = [one.name for one in known if one.resource == removed.resource and one.name != removed.name]
+        return not all(map(self._is_removed, others)) and self._is_stored(removed.name)
+
+    def _take_back(self, name: str, owner: str) -> None:
+        tombstone = self._spool / "tombstones" / name
+        tombstone.unlink(missing_ok=True)
+        self._tombstones_sync.sync()
+        if all(attachment.name != name for attachment in self._index.with_sop_instance(owner)):
+            tombstone.touch(0o600)  # it was deleted at this very moment, into the tombstone that was there
+            self._tombstones_sync.sync()
+            return
+        self._counters.add("removals_cancelled")
+        log.warning("removal_cancelled name=%s reason=its instance was not deleted action=keep", name)
+        self._on_buried()
+
+    def _store_what_was_sent(self, uid: str) -> None:
+        """Of what it was sent before it deleted the instance for us, Orthanc has said that it has it already."""
+        self._stopped.wait(max(0.0, self._settled - time.monotonic()))
+        if self._was_removed_since(uid):
+            for name in sorted(self._removed_since[uid] - self._removed_again[uid]):
+                if self._index.with_sop_instance(uid):
+                    break
+                try:
+                    with self._open(name) as file:
+                        if not name.endswith(_DERIVED) and not is_head(file):
+                            with as_dicom_file(file, self._spool) as dicom:
+                                self._post(name, uid, dicom)
+                except (ObjectMissing, ObjectCorrupted, ValueError) as error:
+                    self._leave(name, str(error))
+        self._just_removed.remove(uid)
 
     def _store_again(self, name: str) -> None:
         if self._is_removed(name):
@@ -267,30 +317,12 @@ class Reconciliation:
             if entry.name not in self._earlier:
                 owner = self._owners.of(entry.name)
                 self._earlier.add(entry.name)
-                if owner is not None and owner not in self._removed_again:
-                    self._removed_since.add(owner)
-        return uid in self._removed_since
+                if owner is not None:
+                    self._removed_since.setdefault(owner, set()).add(entry.name)
+        return not self._removed_since.get(uid, set()) <= self._removed_again.get(uid, set())
 
     def _buried(self) -> list[os.DirEntry[str]]:
         return [entry for folder in ("tombstones", "removed") for entry in os.scandir(self._spool / folder)]
 
     def _open(self, name: str) -> BinaryIO:
-        """The verified bytes of an attachment: the spool's, or else the bucket's.
-
-        Raises:
-            ObjectStoreError: there are none.
-        """
-        for folder in ("pending", "uploaded"):
-            try:
-                file = (self._spool / folder / name).open("rb")
-            except FileNotFoundError:
-                continue
-            digest = read_digest(file.fileno())
-            # Without attributes a pending file is all there is; an uploaded one may have lost its own in the power cut.
-            if folder == "pending" if digest is None else digest == file_digest(file, "sha256").digest():
-                file.seek(0)
-                return file
-            file.close()
-            if folder == "pending":
-                raise ObjectCorrupted(f"the spool's copy of {name} is damaged")
-        return os.fdopen(self._fetch(name), "rb")
+        return open_verified(self._spool, name, lambda name: os.fdopen(self._fetch(name), "rb"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,60 @@ def test_what_was_deleted_does_not_come_back_whether_its_row_does_or_not(
     wait_until(lambda: len(node.keys()) == expected, DEADLINE, "nothing is left of what was deleted")
 
 
+@pytest.mark.parametrize("grace", [0, 60])
+def test_an_image_that_is_sent_again_while_its_deletion_is_made_again_is_not_lost(
+    make_node: NodeMaker, tmp_path: Path, grace: int
+) -> None:
+    """Orthanc says of some that it has them already: those whose rows came back, and were not deleted again yet."""
+    node = make_node({"Isen": {"Storage": {"RemovalGracePeriod": grace}}}).start()
+    machine = Machine(node)
+    paths = write_series(tmp_path / "images", 60, side=32)
+    images = store(node, *paths)
+    node.wait_until_uploaded()
+    machine.remember()
+    for instance in images:
+        node.orthanc.delete(f"/instances/{instance}")
+    if not grace:
+        wait_until(lambda: node.keys() == [], DEADLINE, "S3 has none of them")
+
+    machine.lose_power()
+    node.orthanc.start()
+    assert store(node, *paths) == images
+    machine.reconciled()
+    node.wait_until_uploaded()
+    wait_until(
+        lambda: not any((node.folder / "spool" / "tombstones").iterdir()), 2 * DEADLINE, "every removal is decided"
+    )
+    node.stop()
+    node.set_aside("spool", "cache")
+    node.start()
+    assert read_back(node) == images
+
+
+@pytest.mark.parametrize("changes", [{}, {"StorageCompression": True}], ids=["compressed", "inflated"])
+def test_an_instance_whose_file_was_compressed_or_inflated_in_the_lost_seconds_is_kept_with_all_it_has(
+    make_node: NodeMaker, thumbnails: list[Path], changes: dict[str, Any]
+) -> None:
+    node = make_node({**changes, "Isen": {"Storage": {"RemovalGracePeriod": 60}}}).start()
+    machine = Machine(node)
+    images = store(node, *thumbnails[:3])
+    for instance in images:
+        node.orthanc.put(f"/instances/{instance}/attachments/1024", b"notes of a user")
+    node.wait_until_uploaded()
+    machine.remember()
+    for instance in images:
+        node.orthanc.post(f"/instances/{instance}/attachments/dicom/{'uncompress' if changes else 'compress'}", b"")
+
+    machine.lose_power()
+    node.start()
+    assert machine.reconciled()["Undecided"] == len(images)  # the notes, of which nobody can tell whose they are
+    assert read_back(node) == images
+    for instance in images:
+        assert node.orthanc.get(f"/instances/{instance}/attachments/1024/data") == b"notes of a user"
+    wait_until(lambda: node.status()["Storage"]["Spool"]["TombstoneCount"] == 0, 2 * DEADLINE, "the others are gone")
+    assert read_back(node) == images
+
+
 def test_the_repair_may_be_cut_off_at_any_moment_and_is_taken_up_again(make_node: NodeMaker, tmp_path: Path) -> None:
     node = make_node().start()
     machine = Machine(node)
@@ -164,3 +220,19 @@ def test_a_killed_orthanc_has_lost_no_row_and_nothing_is_compared(make_node: Nod
     node.start()
     assert node.status()["Storage"]["Reconciliation"]["State"] == "NotNeeded"
     assert read_back(node) == images
+
+
+def test_a_power_cut_is_watched_for_until_orthanc_has_closed_its_index(make_node: NodeMaker) -> None:
+    """On SIGTERM to every process, as systemd stops a service, the transfer process ends long before Orthanc."""
+    node = make_node().start()
+    running, transfer = node.folder / "spool" / "running", node.child("backend.transfer")
+    os.kill(transfer, signal.SIGTERM)
+
+    def is_started_again() -> bool:
+        assert running.exists()
+        return bool(node.child_status("backend.transfer", other_than=transfer))
+
+    wait_until(is_started_again, DEADLINE, "the transfer process is started again")
+    assert running.exists()
+    node.stop()
+    assert not running.exists()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from backend.maintenance.content import orthanc_id
 from backend.maintenance.rest import OrthancRefused, OrthancUnavailable
 from backend.stack.processes import wait_until
+from backend.transfer import reconciliation
 from backend.transfer.object_store.errors import ObjectMissing, Unreachable
 from backend.transfer.owners import Owners
 from backend.transfer.power_cut import Recheck
@@ -40,6 +43,7 @@ def image(*, pixels: bool = True, patient_id: str = "MADE-UP-1") -> tuple[str, b
 UID, IMAGE = image()
 _, BEGINNING = image(pixels=False)
 INSTANCE = orthanc_id(IMAGE) or ""
+COMPRESSED = struct.pack("<Q", len(IMAGE)) + zlib.compress(IMAGE)  # as StorageCompression does
 
 
 class Aftermath:
@@ -56,6 +60,12 @@ class Aftermath:
         self.parts.spool.accept(name, content)
         if uploaded:
             self.parts.upload.upload_pending(name)
+
+    def send(self, *names: str) -> None:
+        """Somebody sends an instance that Orthanc has already."""
+        for name in names:
+            self.store(name, BEGINNING if name in (HEAD, LEGACY_HEAD) else IMAGE)
+            self.parts.spool.bury(name)
 
     def reconcile(self, *stored: str, removed: tuple[str, ...] = ()) -> Reconciliation:
         made = self.make(*stored, removed=removed)
@@ -97,7 +107,8 @@ class Aftermath:
 
 
 @pytest.fixture
-def after(tmp_path: Path) -> Aftermath:
+def after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Aftermath:
+    monkeypatch.setattr(reconciliation, "_ANSWERED", 0.01)
     return Aftermath(tmp_path)
 
 
@@ -271,8 +282,9 @@ def test_an_image_that_replaced_another_in_the_lost_seconds_replaces_it_again(af
     after.parts.spool.bury(name_of(5))
     after.index.add(INSTANCE, name_of(5))
     after.index.add(INSTANCE, HEAD, "dicom-until-pixel-data")
+    after.parts.spool.bury(HEAD)
     after.store(NAME, IMAGE)
-    after.reconcile(NAME, removed=(name_of(5),))
+    after.reconcile(NAME, removed=(name_of(5), HEAD))
     assert after.index.posted == [IMAGE]
     assert set(after.index.instances[INSTANCE].values()).isdisjoint({NAME, name_of(5), HEAD})
 
@@ -302,6 +314,93 @@ def test_a_removal_is_not_made_again_once_the_image_was_sent_again(after: Afterm
     after.parts.spool.bury(name_of(9))
     made.work()
     assert after.index.instances
+    assert made.report()["Undecided"] == 1
+
+
+@pytest.mark.parametrize("order", [(IMAGE, COMPRESSED), (COMPRESSED, IMAGE)])
+def test_an_instance_whose_file_was_only_compressed_or_inflated_is_not_deleted(
+    after: Aftermath, order: tuple[bytes, bytes]
+) -> None:
+    """What users have attached to it would go with it."""
+    old, new = order
+    after.store(name_of(5), old)
+    after.parts.spool.bury(name_of(5))
+    after.index.add(INSTANCE, name_of(5))
+    after.index.add(INSTANCE, NOTE, "1024")
+    after.store(NAME, new)
+    after.reconcile(NAME, removed=(name_of(5),))
+    assert after.index.instances == {INSTANCE: {"dicom": name_of(5), "1024": NOTE}}
+    assert after.index.posted == []
+    assert after.tombstones() == [NAME]
+    assert after.counted("removals_cancelled") == 1
+
+
+def test_a_removal_is_not_taken_back_if_the_instance_is_deleted_at_that_moment(after: Aftermath) -> None:
+    after.store(name_of(5), IMAGE)
+    after.parts.spool.bury(name_of(5))
+    after.index.add(INSTANCE, name_of(5))
+    after.index.add(INSTANCE, NOTE, "1024")
+    made = after.make(removed=(name_of(5),))
+    after.index.before_answer = lambda: after.index.instances.clear() if after.index.questions == 2 else None
+    made.work()
+    assert after.tombstones() == [name_of(5)]
+    assert after.counted("removals_cancelled") == 0
+
+
+def test_an_instance_whose_old_file_is_gone_is_deleted_and_the_new_one_stored(
+    after: Aftermath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after.store(name_of(5), IMAGE)
+    after.parts.spool.bury(name_of(5))
+    after.index.add(INSTANCE, name_of(5))
+    after.index.add(INSTANCE, NOTE, "1024")
+    after.store(NAME, COMPRESSED)
+    monkeypatch.setattr(after, "is_stored", lambda name: name != name_of(5))
+    after.reconcile(NAME, removed=(name_of(5),))
+    assert after.counted("removed_again") == 1
+    assert after.index.posted == [IMAGE]
+
+
+def test_what_is_sent_at_the_moment_of_its_deletion_is_stored_again(after: Aftermath) -> None:
+    """Orthanc has said that it has it already, and dropped it."""
+    after.store(name_of(5), IMAGE)
+    after.parts.spool.bury(name_of(5))
+    after.index.add(INSTANCE, name_of(5))
+    made = after.make(removed=(name_of(5),))
+    after.index.on_removed = lambda _: after.send(NAME, HEAD, LEGACY_HEAD)
+    made.work()
+    assert after.index.posted == [IMAGE]
+    assert after.counted("removed_again") == 1
+    assert not made._just_removed
+
+
+def test_what_is_sent_after_its_deletion_needs_no_help(after: Aftermath) -> None:
+    after.store(name_of(5), IMAGE)
+    after.parts.spool.bury(name_of(5))
+    after.index.add(INSTANCE, name_of(5))
+
+    def send(_name: str) -> None:
+        after.send(NAME)
+        after.index.before_answer = lambda: after.index.add(INSTANCE, name_of(9))
+
+    after.index.on_removed = send
+    after.reconcile(removed=(name_of(5),))
+    assert after.index.posted == []
+
+
+def test_what_was_sent_and_is_damaged_is_counted(after: Aftermath) -> None:
+    after.store(name_of(5), IMAGE)
+    after.parts.spool.bury(name_of(5))
+    after.index.add(INSTANCE, name_of(5))
+
+    def send(_name: str) -> None:
+        after.send(NAME)
+        Owners(after.parts.spool.directory, after.parts.folder / "cache", after.parts.store, str).of(NAME)
+        after.parts.file("pending", NAME).write_bytes(b"damaged")
+
+    after.index.on_removed = send
+    made = after.reconcile(removed=(name_of(5),))
+    assert after.index.posted == []
     assert made.report()["Undecided"] == 1
 
 
