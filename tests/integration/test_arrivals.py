@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from backend.stack.processes import wait_until
+from config.arrival import arrival_name
 from tests.integration.harness import Node, NodeMaker
 from tests.integration.test_storage import sent
 
@@ -85,3 +87,28 @@ def test_a_worker_killed_in_the_middle_leaves_nothing_that_is_taken_for_an_image
     assert len(images) == len(node.instances()) > 10
     assert pixels(images) == pixels({uid: originals[uid] for uid in images})
     assert arriving(node) == []  # the next worker has swept them
+
+
+def test_a_worker_that_stands_still_delays_no_store_but_that_of_the_same_bytes(
+    make_node: NodeMaker, thumbnails: list[Path]
+) -> None:
+    """It holds the lock of its copy until it goes on, or is ended: a hung one is, after half a minute."""
+    node = make_node().start()
+    content = thumbnails[0].read_bytes()
+    part = node.folder / "spool" / "arriving" / f"{arrival_name(content, len(content))}.part"
+    with ThreadPoolExecutor(1) as pool, part.open("xb") as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        stopped.write(content)
+        stopped.flush()
+        waiting = pool.submit(node.orthanc.post, "/instances", content)
+        began = time.monotonic()
+        for path in thumbnails[1:]:
+            node.orthanc.post("/instances", path.read_bytes())
+        assert time.monotonic() - began < 10
+        assert not waiting.done()
+        stopped.close()  # as its end does
+        waiting.result(20)
+    part.unlink()
+    assert len(node.instances()) == len(thumbnails)
+    node.wait_until_uploaded()
+    assert content in node.images_in_bucket().values()
