@@ -7,7 +7,8 @@ power cut or a day without S3 loses nothing. The directory listing is the queue;
     incoming/<name>      being written, or waiting for S3's answer (Durability ObjectStore); swept by `recover`
     pending/<name>       accepted, owed to S3; the transfer process renames it into the cache afterwards
     uploaded/<name>      in S3 and the cache now; kept for a minute, because the index may lose its row in a power cut
-    tombstones/<name>    removed by Orthanc, at the file's mtime; the object is still to be deleted
+    tombstones/<name>    removed by Orthanc, at the file's mtime; the object is still to be deleted. Not empty: Orthanc
+                         may refer to it all the same
     removed/<name>       the object is deleted too; kept for minutes, because its row may come back in a power cut
     quarantine/<name>    no longer the bytes that were accepted; never uploaded, an operator must look
     arriving/<other>     copies that DICOM workers make of what Orthanc is about to store; swept by `recover`
@@ -38,6 +39,7 @@ from config.arrival import ARRIVING, sweep_arrivals
 from config.folder_format import make_durably
 
 FOLDERS: Final = (ARRIVING, "incoming", "pending", "uploaded", "tombstones", "removed", "quarantine")
+IN_DOUBT: Final = b"in doubt\n"  # content of a tombstone
 _MAXIMUM_UNBURIED: Final = 100_000  # names kept in memory while the disk takes no tombstones
 
 
@@ -87,7 +89,7 @@ class Spool:
         self.health = DiskHealth(Path(self._incoming), log_error=log_error, log_warning=log_warning)
         self._tending = threading.Lock()
         self._unswept: set[str] = set()  # in incoming, forgotten, but could not be unlinked
-        self._unburied: set[str] = set()  # removed, but without a durable tombstone
+        self._unburied: dict[str, bool] = {}  # removed, but without a durable tombstone; whether it is in doubt
 
     def lock(self, patience: float) -> int:
         """Become the owner; the descriptor holds the lock as long as any process has it open.
@@ -212,22 +214,28 @@ class Spool:
         self._try_to_bury(name)
         self.discard(name)
 
-    def bury(self, name: str) -> None:
+    def bury(self, name: str, *, in_doubt: bool = False) -> None:
         """Note durably that Orthanc has removed this attachment, then return; the object is deleted later.
+
+        `in_doubt`: Orthanc's commit seems to have failed, and may not have. That need not outlive a power cut: whatever
+        was removed before the start is in doubt.
 
         Raises:
             OSError: the disk failed. The removal is remembered until `tend` succeeds, or this process ends.
         """
         try:
             descriptor = os.open(self._tombstones + name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if in_doubt:
+                with contextlib.suppress(OSError):  # a full disk has room for the name only
+                    os.write(descriptor, IN_DOUBT)
             os.close(descriptor)
             self._tombstones_sync.sync()
         except OSError as error:
             if len(self._unburied) < _MAXIMUM_UNBURIED:
-                self._unburied.add(name)
+                self._unburied[name] = in_doubt
             self.health.failed(error)
             raise
-        self._unburied.discard(name)
+        self._unburied.pop(name, None)
 
     def open(self, name: str) -> int | None:
         """A read-only descriptor of a pending attachment, or None if it is not pending."""
@@ -251,16 +259,16 @@ class Spool:
         try:
             for name in tuple(self._unswept):
                 self.discard(name)
-            for name in tuple(self._unburied):
-                self._try_to_bury(name)
+            for name, in_doubt in tuple(self._unburied.items()):
+                self._try_to_bury(name, in_doubt=in_doubt)
             if self.health.is_suspect:
                 self.health.try_it()
         finally:
             self._tending.release()
 
-    def _try_to_bury(self, name: str) -> None:
+    def _try_to_bury(self, name: str, *, in_doubt: bool = False) -> None:
         try:
-            self.bury(name)
+            self.bury(name, in_doubt=in_doubt)
         except OSError:
             pass  # `tend` tries again
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from threading import get_ident
 from typing import Final
 
 from backend.atomic_file import read_all, read_digest, read_part
@@ -24,6 +25,7 @@ FETCH_TIMEOUT: Final = 120.0  # seconds for a whole object; the transfer process
 _WORTH_THE_WHOLE: Final = 4  # once a quarter of an object has been fetched in ranges, it is fetched whole and cached
 _LARGEST_RANGE: Final = 64 * 1024 * 1024  # bytes; both processes hold it in memory
 _KNOWN_RANGES: Final = 1000  # objects
+_KNOWN_THREADS: Final = 1000
 
 Extract = Callable[[int], bytes | None]  # descriptor → the bytes wanted, or None if the file is damaged
 
@@ -52,6 +54,7 @@ class Attachments:
         self._log_error = log_error
         self._counts = threading.Lock()
         self._fetched_in_ranges: dict[str, int] = {}  # name → bytes, the most recent last
+        self._created: dict[int, str] = {}  # thread → name of what it has created last
         names = ["reads_spool", "reads_cache", "reads_s3", "reads_range", "creates", "removes", "corrupted"]
         names += ["creates_taken_over"]  # of the creates: a DICOM worker had stored the same bytes durably
         names += ["reads_storage_directory"] if storage_directory else []
@@ -65,6 +68,7 @@ class Attachments:
             OSError: the disk failed; nothing was stored.
         """
         was_taken = self._spool.accept(name, content, digest)
+        self._note_created(name)
         self._transfer.wake()
         self._count("creates")
         if was_taken:
@@ -86,6 +90,7 @@ class Attachments:
             self._transfer.wake()
             raise
         self._spool.confirmed(name)
+        self._note_created(name)
         self._count("creates")
 
     def create_in_storage_directory(self, name: str, content: bytes, digest: bytes | None = None) -> None:
@@ -96,6 +101,7 @@ class Attachments:
         """
         assert self._storage_directory  # noqa: S101 -- for the type checker; the settings demand it
         self._storage_directory.write(name, content, digest or sha256(content).digest())
+        self._note_created(name)
         self._count("creates")
 
     def read(self, name: str, known: CustomData | None = None) -> bytes:
@@ -149,10 +155,13 @@ class Attachments:
     def remove(self, name: str) -> None:
         """Orthanc no longer refers to it: durable when this returns; the object goes later.
 
+        What the thread has created just before goes because Orthanc could not commit it: which is in doubt if the
+        index is a database server's, whose answer may have been lost.
+
         Raises:
             OSError: the disk failed; the object may stay in the bucket.
         """
-        self._spool.bury(name)
+        self._spool.bury(name, in_doubt=self._created.pop(get_ident(), None) == name)
         self._transfer.wake()
         self._count("removes")
 
@@ -239,6 +248,11 @@ class Attachments:
             if len(self._fetched_in_ranges) > _KNOWN_RANGES:
                 del self._fetched_in_ranges[next(iter(self._fetched_in_ranges))]
             return True
+
+    def _note_created(self, name: str) -> None:
+        if len(self._created) >= _KNOWN_THREADS:
+            self._created.clear()  # of threads that are no more, most likely; at worst a removal is not in doubt
+        self._created[get_ident()] = name
 
     def _count(self, counter: str) -> None:
         with self._counts:

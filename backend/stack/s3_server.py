@@ -83,6 +83,10 @@ class S3Server:
         """Put other bytes under a key, and none of the metadata it had."""
         self._get(f"{bucket}/{key}", "PUT", content)
 
+    def delete(self, bucket: str, key: str) -> None:
+        """Take an object away."""
+        self._get(f"{bucket}/{key}", "DELETE")
+
     def _answers(self) -> bool:
         if self._process.exit_code is not None:
             raise RuntimeError(f"the S3 server ended with {self._process.exit_code}:\n{self._process.output()}")

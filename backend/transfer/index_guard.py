@@ -6,15 +6,18 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from backend.maintenance.index import OrthancIndex
 from backend.maintenance.rest import Address, OrthancRest, OrthancUnavailable
+from backend.storage_directory import storage_path
 from backend.transfer import power_cut
 from backend.transfer.availability import ObservedObjectStore
 from backend.transfer.back_off import back_off
 from backend.transfer.counters import Counters
+from backend.transfer.good_copies import Copy, downloaded, open_verified
 from backend.transfer.kept_names import KeptNames
 from backend.transfer.object_store.errors import ObjectMissing
 from backend.transfer.owners import Owners
@@ -59,19 +62,23 @@ class IndexGuard:
         kept: tuple[KeptNames, KeptNames],
         counters: Counters,
         fetch: Callable[[str], int],
+        put: Callable[[str, Copy], None],
         wake: Callable[[], None],
         on_builtin: Callable[[], None],
     ) -> None:
         """Looks at once whether there was a power cut, before anything new is in the spool.
 
-        `on_builtin` is called once Orthanc says that the index is its own: no other one waits for what is stored here.
+        `put` mends an object that is missing. `on_builtin` is called once Orthanc says that the index is its own: no
+        other one waits for what is stored here.
         """
         self._spool = spool = settings.spool_directory
         legacy = settings.storage_structure is StorageStructure.LEGACY
         self._index = index = orthanc.index(legacy=legacy)
         self._on_builtin = on_builtin
         owners = Owners(spool, settings.cache_directory, reads, key, settings.storage_directory)
+        is_stored = partial(_is_stored, spool, settings.storage_directory, reads, key)
         self._answers = False
+        self._remover = remover
         self._check = RemovalCheck(
             removals,
             spool / "tombstones",
@@ -80,6 +87,9 @@ class IndexGuard:
             owners,
             started=orthanc.started,
             counters=counters,
+            is_stored=is_stored,
+            open_copy=partial(_open_copy, spool, settings.storage_directory, reads, key),
+            put=put,
             clear=remover.clear,
             on_cancelled=wake,
         )
@@ -92,7 +102,7 @@ class IndexGuard:
             removed=kept[1],
             counters=counters,
             fetch=fetch,
-            is_stored=lambda name: _is_stored(spool, reads, key, name),
+            is_stored=is_stored,
             on_buried=wake,
         )
         remover.ask(owners, self._decide, self._reconciliation.has_reserved)
@@ -123,17 +133,31 @@ class IndexGuard:
                 break
         if is_builtin:
             self._on_builtin()
+        else:
+            self._remover.be_patient()
 
     def _decide(self, due: list[tuple[str, Removal]]) -> None:
         if self._answers:
             self._check.decide(due)
 
 
-def _is_stored(spool: Path, store: ObservedObjectStore, key: Callable[[str], str], name: str) -> bool:
+def _is_stored(
+    spool: Path, storage_directory: Path | None, store: ObservedObjectStore, key: Callable[[str], str], name: str
+) -> bool:
     if any((spool / folder / name).exists() for folder in ("pending", "uploaded")):
+        return True
+    if storage_directory and storage_path(storage_directory, name).exists():
         return True
     try:
         store.head(key(name))
     except ObjectMissing:
         return False
     return True
+
+
+def _open_copy(
+    spool: Path, storage_directory: Path | None, store: ObservedObjectStore, key: Callable[[str], str], name: str
+) -> Copy:
+    if storage_directory and (path := storage_path(storage_directory, name)).exists():
+        return path.open("rb")
+    return open_verified(spool, name, lambda name: downloaded(store, key(name), spool))

@@ -133,7 +133,7 @@ class TransferProcess:
             concurrent=settings.concurrent_downloads,
             patience=settings.missing_object_patience,
             storage_directory=storage_directory,
-            good_copy=GoodCopies(spool, observed_writes, key, names=names, counters=counters).use,
+            good_copy=good_copies.use,
         )
         self._guard = None
         if orthanc is not None:
@@ -147,6 +147,7 @@ class TransferProcess:
                 kept=(uploaded, removed),
                 counters=counters,
                 fetch=fetcher.fetch,
+                put=good_copies.put,
                 wake=self._watch.wake,
                 on_builtin=queue.give_way,
             )

@@ -7,10 +7,14 @@ from a backup refers again to what was removed since. So:
     known instance       the index is asked for it. The SOPInstanceUID was read from a local copy, or is read from the
                          object if the removal is of an earlier run of Orthanc
     unknown, this run    it goes: a commit fails seconds after the store, while there is a local copy, and an index is
-                         not replaced under a running Orthanc
+                         not replaced under a running Orthanc. But what was removed by the thread that had just created
+                         it, in doubt with a database server, is treated as if it were earlier
     unknown, earlier     held until the whole index has been read once, slowly, in the background
 
 That is one request for each instance, or none at all; the reading is needed for other than DICOM files only.
+
+What Orthanc is sent and has already it acknowledges and removes. So before such a copy goes, the one that the index
+refers to must exist. If it does not, because it was lost or removed before its row came back, the copy takes its place.
 """
 
 from __future__ import annotations
@@ -19,16 +23,19 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import file_digest, md5
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from backend.atomic_file import DirectorySync
-from backend.maintenance.index import OrthancIndex
+from backend.maintenance.index import IndexedAttachment, OrthancIndex
 from backend.maintenance.rest import OrthancUnavailable
 from backend.transfer.back_off import back_off
 from backend.transfer.counters import Counters
+from backend.transfer.dicom_header import orthanc_id_of
+from backend.transfer.good_copies import Copy
 from backend.transfer.object_store.errors import ObjectMissing, ObjectStoreError
 from backend.transfer.owners import Owners
 from backend.transfer.removals import Removal, Removals
@@ -37,6 +44,7 @@ log = logging.getLogger(__name__)
 
 _THREADS: Final = 4
 _LONGEST_PAUSE: Final = 30.0  # seconds until Orthanc is asked again
+_STORE_PAUSE: Final = 5.0  # seconds until the object store is asked again: each question may take that long
 
 
 class RemovalCheck:
@@ -52,6 +60,9 @@ class RemovalCheck:
         *,
         started: float,
         counters: Counters,
+        is_stored: Callable[[str], bool],
+        open_copy: Callable[[str], Copy],
+        put: Callable[[str, Copy], None],
         clear: Callable[[str, Removal], None],
         on_cancelled: Callable[[], None],
     ) -> None:
@@ -60,10 +71,15 @@ class RemovalCheck:
         `started` is when this Orthanc was started, in Unix time: older tombstones are of an earlier run. They are told
         apart now, because a clock that is set later makes them look young.
 
-        `clear` is called with what may go, `on_cancelled` when a tombstone has been taken away.
+        `is_stored` says whether spool or bucket hold an attachment, `open_copy` gives its verified bytes, `put` takes
+        those of an object that is missing; they raise ObjectStoreError. `clear` is called with what may go,
+        `on_cancelled` when a tombstone has been taken away.
         """
         self._removals = removals
         self._tombstones = tombstones
+        self._is_stored = is_stored
+        self._open = open_copy
+        self._put = put
         self._sync = DirectorySync(tombstones)
         self._index = index
         self._unhurried = unhurried
@@ -74,6 +90,7 @@ class RemovalCheck:
         self._on_cancelled = on_cancelled
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="check")
         self._not_before = 0.0  # monotonic; Orthanc could not be asked
+        self._store_not_before = 0.0  # monotonic; the object store could not
         self._failures = 0
         self._reading = threading.Thread()
 
@@ -82,11 +99,11 @@ class RemovalCheck:
         if time.monotonic() < self._not_before:
             return
         by_owner: dict[str, list[str]] = {}
-        for name, removal in due:
-            owner = self._owner(name, removal)
-            if owner is not None:
-                by_owner.setdefault(owner, []).append(name)
         try:
+            for name, removal in due:
+                owner = self._owner(name, removal)
+                if owner is not None:
+                    by_owner.setdefault(owner, []).append(name)
             list(self._pool.map(self._ask, by_owner.items()))
         except OrthancUnavailable as error:
             self._failed(error)
@@ -104,9 +121,17 @@ class RemovalCheck:
         if removal.owner is None:
             if name in self._earlier:
                 self._ask_object(name, removal)
+            elif self._is_in_doubt(name) and not self._index.is_builtin():
+                self._hold(name, removal)
             else:
                 self._clear(name, removal)
         return removal.owner
+
+    def _is_in_doubt(self, name: str) -> bool:
+        try:
+            return bool((self._tombstones / name).stat().st_size)
+        except FileNotFoundError:
+            return False
 
     def _ask_object(self, name: str, removal: Removal) -> None:
         try:
@@ -119,8 +144,11 @@ class RemovalCheck:
             self._postpone(name, removal, error)
             return
         if removal.owner is None:
-            log.warning("removal_held name=%s reason=only reading the whole index can tell whether it is needed", name)
-            removal.is_undecided = True
+            self._hold(name, removal)
+
+    def _hold(self, name: str, removal: Removal) -> None:
+        log.warning("removal_held name=%s reason=only reading the whole index can tell whether it is needed", name)
+        removal.is_undecided = True
 
     def _postpone(self, name: str, removal: Removal, error: Exception) -> None:
         removal.failed()
@@ -128,9 +156,69 @@ class RemovalCheck:
 
     def _ask(self, group: tuple[str, list[str]]) -> None:
         owner, names = group
-        referenced = self._names(owner)
+        known = self._index.with_sop_instance(owner)
+        referenced = {attachment.name for attachment in known}
         for name in names:
-            self._settle(name, is_referenced=name in referenced, again=lambda name=name: name in self._names(owner))  # type: ignore[misc]  # mypy does not see the default
+            if name in referenced or not self._is_needed(name, known):
+                self._settle(name, is_referenced=name in referenced, again=lambda name=name: name in self._names(owner))  # type: ignore[misc]  # mypy does not see the default
+
+    def _is_needed(self, name: str, known: Sequence[IndexedAttachment]) -> bool:
+        """Whether what was removed must stay for now, because nothing is left of the one that the index refers to.
+
+        If the two are alike, it takes the place of that one, and may go.
+        """
+        removal = self._removals.get(name)
+        if removal is None or not known:
+            return False
+        if time.monotonic() < self._store_not_before:
+            removal.failed()
+            return True
+        try:
+            lost = [attachment for attachment in known if not self._will_stay(attachment.name)]
+            new = [attachment for attachment in lost if attachment.name not in removal.unlike]
+            if new and self._has_replaced_one(name, removal, new):
+                return False
+        except (ObjectStoreError, OSError) as error:
+            if getattr(error, "concerns_all", False):
+                self._store_not_before = time.monotonic() + _STORE_PAUSE
+            self._postpone(name, removal, error)
+            return True
+        if not any(removal.unlike[attachment.name] for attachment in lost):
+            return False
+        if new:
+            log.error(
+                "removal_held name=%s reason=%s is missing, and this is another version of it: delete the instance in "
+                "Orthanc and send it again",
+                name,
+                new[0].name,
+            )
+        removal.failed()
+        return True
+
+    def _will_stay(self, name: str) -> bool:
+        """Whether what the index refers to exists; should its removal be under way, that is decided again."""
+        removal = self._removals.get(name)
+        if removal is not None:
+            removal.is_cleared = False
+        return self._is_stored(name)
+
+    def _has_replaced_one(self, name: str, removal: Removal, lost: Sequence[IndexedAttachment]) -> bool:
+        """Whether this one has taken the place of a lost one, or is lost itself; otherwise they are noted as unlike."""
+        try:
+            copy = self._open(name)
+        except ObjectMissing:
+            return True
+        with copy:
+            size, digest = os.fstat(copy.fileno()).st_size, file_digest(copy, _md5).hexdigest()
+            for attachment in lost:
+                copy.seek(0)
+                if (attachment.size, attachment.md5) == (size, digest):
+                    self._put(attachment.name, copy)
+                    return True
+            instance = orthanc_id_of(copy)
+        for one in lost:
+            removal.unlike[one.name] = one.attachment == "dicom" and instance in (None, one.resource)
+        return False
 
     def _names(self, owner: str) -> set[str]:
         return {attachment.name for attachment in self._index.with_sop_instance(owner)}
@@ -179,6 +267,10 @@ class RemovalCheck:
         self._not_before = time.monotonic() + back_off(self._failures, first=1.0, cap=_LONGEST_PAUSE)
         if self._failures == 1:
             log.warning("removal_check_failed reason=%s action=wait", error)
+
+
+def _md5() -> Any:
+    return md5(usedforsecurity=False)
 
 
 def _is_between(entry: os.DirEntry[str], started: float, now: float) -> bool:

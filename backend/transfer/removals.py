@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,8 @@ class Removal:
     owner: str | None = None  # SOPInstanceUID
     is_cleared: bool = False  # the index does not refer to it
     is_undecided: bool = False  # the whole index must be read
+    # missing attachments of the index that it is no copy of; whether they are the image of the same instance
+    unlike: dict[str, bool] = field(default_factory=dict)
     not_before: float = 0.0  # monotonic
     failures: int = 0
 

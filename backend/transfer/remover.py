@@ -81,6 +81,7 @@ class Remover:
         self._availability = availability
         self._counters = counters
         self._grace_period = grace_period
+        self._checked_after = min(grace_period, _CHECKED_AFTER)
         self._on_dropped = on_dropped
         self._decide: Decide = self._clear_all
         self._is_reserved: Callable[[str], bool] = lambda _: False
@@ -94,6 +95,10 @@ class Remover:
         self._owners = owners
         self._decide = decide
         self._is_reserved = is_reserved
+
+    def be_patient(self) -> None:
+        """The index is a database server's: a commit that was cut off may still be under way there."""
+        self._checked_after = _CHECKED_AFTER
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="remover", daemon=True).start()
@@ -110,8 +115,8 @@ class Remover:
 
     def check_due(self) -> None:
         """Have it decided whether the index refers to what is due, up to a batch."""
-        grace = min(self._grace_period, _CHECKED_AFTER)
-        due = self._removals.due(lambda removal: not (removal.is_cleared or removal.is_undecided), grace)
+        after = self._checked_after
+        due = self._removals.due(lambda removal: not (removal.is_cleared or removal.is_undecided), after)
         if self._are_durable(due):  # before the last local copy goes, too
             self._decide([(name, removal) for name, removal in due if not self._is_reserved(name)])
 

@@ -82,3 +82,28 @@ def test_an_index_restored_from_a_backup_keeps_what_was_removed_since(
     assert node.file(kept) == thumbnails[0].read_bytes()
     assert node.file(gone) == thumbnails[1].read_bytes()
     assert node.orthanc.get(f"/instances/{kept}/attachments/1024/data") == b"notes of a user"
+
+
+@pytest.mark.parametrize("durability", ["Spool", "ObjectStore"])
+def test_an_image_that_orthanc_has_already_takes_the_place_of_its_object_that_is_lost(
+    make_node: NodeMaker, thumbnails: list[Path], durability: str
+) -> None:
+    """Orthanc acknowledges what it is sent, because its index knows it, and drops it."""
+    node = make_node({"Isen": {"Storage": {"Durability": durability}}}).start()
+    assert node.peer.send(*thumbnails).sent == len(thumbnails)
+    node.wait_until_uploaded()
+    images = {instance: node.file(instance) for instance in node.instances()}
+    node.stop()
+    for key in {*node.keys()}:
+        node.s3.delete(node.bucket, key)
+    node.set_aside("spool", "cache")
+    node.start()
+    assert node.peer.send(*thumbnails).sent == len(thumbnails)
+
+    def mended() -> int:
+        return int(node.status()["Storage"]["Counters"]["mended"])
+
+    expected = len(images) * len(node.attachments_of_an_image())
+    wait_until(lambda: mended() == expected and tombstones(node) == [], DEADLINE, "every object is mended")
+    assert {instance: node.file(instance) for instance in node.instances()} == images
+    assert len(node.keys()) == expected

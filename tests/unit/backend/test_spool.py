@@ -15,7 +15,7 @@ import pytest
 
 from backend.atomic_file import SyncFailed, read_digest
 from backend.disk_health import SUSPECT_AFTER
-from backend.spool import FOLDERS, Spool, SpoolFull, SpoolInUse, SpoolSuspect
+from backend.spool import FOLDERS, IN_DOUBT, Spool, SpoolFull, SpoolInUse, SpoolSuspect
 
 NAME = "11111111-2222-3333-4444-555555555555.dcm"
 OTHER = "aaaaaaaa-2222-3333-4444-555555555555.dcm"
@@ -477,3 +477,27 @@ def test_a_file_that_goes_while_the_spool_is_measured_is_not_counted(
     monkeypatch.setattr(os, "scandir", scandir)
     spool.recount()
     assert spool.used == 20
+
+
+@pytest.mark.parametrize("in_doubt", [False, True])
+def test_a_tombstone_says_whether_the_removal_is_in_doubt_also_if_it_could_not_be_made_at_once(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, in_doubt: bool
+) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", failing)
+        with pytest.raises(OSError, match="Input/output"):
+            spool.bury(NAME, in_doubt=in_doubt)
+    spool.tend()
+    assert (spool.directory / "tombstones" / NAME).read_bytes() == (IN_DOUBT if in_doubt else b"")
+
+
+def test_a_disk_without_room_for_the_doubt_takes_the_removal(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    spool.bury(NAME, in_doubt=True)
+    assert names(spool, "tombstones") == {NAME}

@@ -72,6 +72,36 @@ def test_create_takes_over_what_a_worker_has_stored_and_counts_it(attachments: A
     assert (attachments.counters["creates"], attachments.counters["creates_taken_over"]) == (2, 1)
 
 
+def is_in_doubt(spool: Spool, name: str) -> bool:
+    return (spool.directory / "tombstones" / name).stat().st_size > 0
+
+
+def test_a_removal_of_what_the_thread_has_just_created_is_in_doubt(attachments: Attachments, spool: Spool) -> None:
+    """Orthanc could not commit it, or believes so."""
+    other = NAME.replace("1", "2")
+    attachments.create_in_spool(NAME, b"image")
+    attachments.remove(NAME)
+    assert is_in_doubt(spool, NAME)
+    attachments.create_in_spool(other, b"image")
+    attachments.remove("33333333-2222-3333-4444-555555555555.dcm")
+    attachments.remove(other)
+    assert not is_in_doubt(spool, other), "there was a commit in between"
+
+
+def test_a_removal_by_another_thread_is_in_no_doubt(
+    attachments: Attachments, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.plugin.attachments._KNOWN_THREADS", 1)
+    attachments.create_in_spool(NAME, b"image")
+    thread = threading.Thread(target=attachments.create_in_spool, args=(f"{NAME}.head", b"image"))
+    thread.start()
+    thread.join()
+    attachments.remove(f"{NAME}.head")
+    attachments.remove(NAME)
+    assert not is_in_doubt(spool, f"{NAME}.head")
+    assert not is_in_doubt(spool, NAME), "of so many threads not all are remembered"
+
+
 def test_create_with_object_store_durability_returns_after_s3_has_confirmed(
     attachments: Attachments, spool: Spool, transfer: Transfer
 ) -> None:

@@ -94,7 +94,7 @@ def test_a_removal_is_noted_and_one_that_fails_is_logged_and_told_orthanc(
     area.remove(FILE, DICOM)
     assert os.listdir(tmp_path / "spool" / "tombstones") == [FILE + ".dcm"]
 
-    def fails(*_: object) -> None:
+    def fails(*_: object, **_options: object) -> None:
         raise OSError(5, "Input/output error")
 
     lines: list[str] = []

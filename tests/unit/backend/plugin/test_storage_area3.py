@@ -132,7 +132,7 @@ def test_custom_data_of_somebody_else_is_refused(area: StorageArea3, host: Host)
 
 
 def test_a_failing_disk_is_told(area: StorageArea3, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object) -> None:
+    def fails(*_: object, **_options: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(Spool, "accept", fails)
@@ -147,7 +147,7 @@ def test_a_failing_disk_is_told(area: StorageArea3, monkeypatch: pytest.MonkeyPa
 def test_whatever_goes_wrong_orthanc_is_answered(
     area: StorageArea3, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
 ) -> None:
-    def fails(*_: object) -> None:
+    def fails(*_: object, **_options: object) -> None:
         raise error
 
     monkeypatch.setattr(Spool, "accept", fails)

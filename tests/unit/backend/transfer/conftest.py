@@ -49,6 +49,7 @@ class Parts:
         self.upload = AttachmentUpload(
             directory, self.cache, observed, str, uploaded=self.uploaded, names=self.names, counters=self.counters
         )
+        self.good_copies = GoodCopies(directory, observed, str, names=self.names, counters=self.counters)
         self.fetcher = Fetcher(
             directory,
             self.cache,
@@ -59,7 +60,7 @@ class Parts:
             counters=self.counters,
             concurrent=4,
             patience=0.6,
-            good_copy=GoodCopies(directory, observed, str, names=self.names, counters=self.counters).use,
+            good_copy=self.good_copies.use,
         )
         self.remover = self.make_remover(0.0)
 

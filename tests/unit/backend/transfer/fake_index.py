@@ -17,6 +17,7 @@ class FakeIndex:
 
     def __init__(self) -> None:
         self.instances: dict[str, dict[str, str]] = {}  # Orthanc's identifier → attachment → name
+        self.described: dict[str, tuple[int, str]] = {}  # name → size and MD5
         self.uids: dict[str, str] = {}  # identifier → SOPInstanceUID; of others it is the identifier itself
         self.posted: list[bytes] = []
         self.answers: list[str | Exception] = []  # to the next posts; "Success" when there are no more
@@ -76,4 +77,7 @@ class FakeIndex:
 
     def _attachments(self, instance: str) -> list[IndexedAttachment]:
         found = self.instances.get(instance, {}).items()
-        return [IndexedAttachment(name, 1, "", "instances", instance, attachment) for attachment, name in found]
+        return [
+            IndexedAttachment(name, *self.described.get(name, (1, "")), "instances", instance, attachment)
+            for attachment, name in found
+        ]

@@ -64,6 +64,7 @@ class Guarded:
             kept=(parts.uploaded, parts.removed),
             counters=parts.counters,
             fetch=parts.fetcher.fetch,
+            put=parts.good_copies.put,
             wake=self.wake,
             on_builtin=self.is_builtin.set,
         )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import time
+from hashlib import md5
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
+from backend.maintenance.content import orthanc_id
 from backend.maintenance.rest import OrthancUnavailable
 from backend.storage_directory import StorageDirectory
-from backend.transfer.object_store.errors import Unreachable
+from backend.transfer.good_copies import downloaded, open_verified
+from backend.transfer.object_store.errors import ObjectArchived, Unreachable
 from backend.transfer.owners import Owners
 from backend.transfer.removal_check import RemovalCheck
 from config.folder_format import DIGEST_ATTRIBUTE
@@ -33,6 +36,7 @@ def image() -> tuple[str, bytes]:
 
 
 UID, IMAGE = image()
+INSTANCE = orthanc_id(IMAGE) or ""
 
 
 class Checked:
@@ -43,6 +47,8 @@ class Checked:
         self.index = FakeIndex()
         self.reserved: set[str] = set()
         self.cancelled = 0
+        self.lost: set[str] = set()  # names of which neither spool nor bucket hold anything
+        self.unavailable: list[Exception] = []  # of the next questions whether they do
         self.started = time.time() - 10
         self.storage_directory: StorageDirectory | None = None
         self.restart()
@@ -63,11 +69,21 @@ class Checked:
             self.owners,
             started=self.started,
             counters=parts.counters,
+            is_stored=self.is_stored,
+            open_copy=lambda name: open_verified(
+                directory, name, lambda name: downloaded(parts.store, name, directory)
+            ),
+            put=parts.good_copies.put,
             clear=parts.remover.clear,
             on_cancelled=self.on_cancelled,
         )
         parts.remover.ask(self.owners, self.check.decide, self.reserved.__contains__)
         self.refresh()
+
+    def is_stored(self, name: str) -> bool:
+        if self.unavailable:
+            raise self.unavailable.pop(0)
+        return name not in self.lost or name in set(self.parts.store.keys())
 
     def on_cancelled(self) -> None:
         self.cancelled += 1
@@ -75,16 +91,24 @@ class Checked:
     def refresh(self) -> None:
         self.parts.removals.refresh(set(os.listdir(self.parts.file("tombstones", ""))))
 
-    def remove(self, *names: str, earlier: bool = False) -> None:
+    def remove(self, *names: str, earlier: bool = False, in_doubt: bool = False) -> None:
         """Orthanc removes attachments, in this run or in an earlier one."""
         for name in names:
-            self.parts.spool.bury(name)
+            self.parts.spool.bury(name, in_doubt=in_doubt)
             if earlier:
                 os.utime(self.parts.file("tombstones", name), (self.started - 100,) * 2)
         if earlier:
             self.restart()
         self.refresh()
         self.parts.remover.drop_local()
+        self.parts.remove_due()
+
+    def again(self) -> None:
+        """Time passes."""
+        self.check._store_not_before = 0.0
+        for _, removal in self.parts.removals.those(lambda _: True):
+            removal.not_before = 0.0
+        self.refresh()
         self.parts.remove_due()
 
     def is_deleted(self, name: str) -> bool:
@@ -371,3 +395,143 @@ def test_a_cached_copy_tells_the_owner_too(checked: Checked) -> None:
     os.close(checked.parts.fetcher.fetch(NAME))
     assert DIGEST_ATTRIBUTE in os.listxattr(checked.parts.cached(NAME))
     assert checked.owners.of(NAME) == UID
+
+
+@pytest.mark.parametrize("is_uploaded", [False, True])
+def test_a_duplicate_takes_the_place_of_what_the_index_refers_to_if_that_is_lost(
+    checked: Checked, is_uploaded: bool
+) -> None:
+    """Orthanc has acknowledged it, because it has the instance already, and dropped it."""
+    lost = name_of(9)
+    checked.lost.add(lost)
+    checked.index.add(UID, lost)
+    checked.index.described[lost] = len(IMAGE), md5(IMAGE, usedforsecurity=False).hexdigest()
+    checked.parts.spool.accept(NAME, IMAGE)
+    if is_uploaded:
+        checked.parts.upload.upload_pending(NAME)
+    checked.remove(NAME)
+    assert checked.is_deleted(NAME)
+    assert checked.parts.store.keys() == [lost]
+    with checked.parts.store.get(lost) as found:
+        assert b"".join(found.chunks()) == IMAGE
+    assert checked.parts.counters.snapshot()["mended"] == 1
+
+
+def test_another_version_of_what_is_lost_is_held_until_the_index_does_not_refer_to_that_any_more(
+    checked: Checked, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = name_of(9)
+    checked.lost.add(lost)
+    checked.index.uids[INSTANCE] = UID
+    checked.index.add(INSTANCE, lost)
+    checked.parts.spool.accept(NAME, IMAGE)
+    checked.remove(NAME)
+    checked.again()
+    assert checked.parts.file("pending", NAME).read_bytes() == IMAGE
+    assert checked.parts.file("tombstones", NAME).exists()
+    assert caplog.text.count("removal_held") == 1
+    checked.index.delete_instance(INSTANCE)
+    checked.again()
+    assert checked.is_deleted(NAME)
+
+
+@pytest.mark.parametrize("lost", ["another patient's", "the head"])
+def test_a_duplicate_goes_if_what_is_lost_is_no_image_of_its_instance(checked: Checked, lost: str) -> None:
+    checked.lost.add(name_of(8))
+    checked.index.uids |= {INSTANCE: UID, "of another patient": UID}
+    checked.index.add(INSTANCE, name_of(9))
+    if lost == "the head":
+        checked.index.add(INSTANCE, name_of(8), "dicom-until-pixel-data")
+    else:
+        checked.index.add("of another patient", name_of(8))
+    checked.parts.spool.accept(NAME, IMAGE)
+    checked.remove(NAME)
+    assert checked.is_deleted(NAME)
+
+
+def test_a_duplicate_of_which_nothing_is_left_mends_nothing(checked: Checked) -> None:
+    checked.lost.add(name_of(9))
+    checked.index.add(UID, name_of(9))
+    checked.parts.spool.accept(NAME, IMAGE)
+    checked.owners.of(NAME)
+    checked.parts.spool.bury(NAME)
+    checked.owners.of(NAME)
+    checked.parts.file("pending", NAME).unlink()
+    checked.remove(NAME)
+    assert checked.is_deleted(NAME)
+
+
+@pytest.mark.parametrize("error", [Unreachable("away"), ObjectArchived("in an archive")])
+def test_a_duplicate_waits_while_the_bucket_cannot_tell_whether_the_other_is_there(
+    checked: Checked, error: Exception
+) -> None:
+    other = name_of(4)
+    for uid, name in ((UID, name_of(9)), ("1.2.3", name_of(8))):
+        checked.index.add(uid, name)
+    checked.parts.spool.accept(NAME, IMAGE)
+    checked.unavailable = [error]
+    checked.remove(NAME)
+    assert checked.parts.file("pending", NAME).exists()
+    _, another = image()
+    checked.parts.spool.accept(other, another)
+    checked.again()
+    assert checked.is_deleted(NAME)
+
+
+def test_while_the_bucket_is_away_it_is_not_asked_about_each_duplicate(checked: Checked) -> None:
+    for number in (1, 4):
+        checked.parts.spool.accept(name_of(number), IMAGE)
+    checked.index.add(UID, name_of(9))
+    checked.unavailable = [Unreachable("away"), Unreachable("still away")]
+    checked.remove(name_of(1), name_of(4))
+    assert len(checked.unavailable) == 1
+    checked.unavailable.clear()
+    checked.again()
+    assert checked.is_deleted(name_of(1))
+    assert checked.is_deleted(name_of(4))
+
+
+def test_a_cleared_removal_is_decided_again_if_its_row_comes_back_and_the_image_is_sent_again(
+    checked: Checked,
+) -> None:
+    """A database server has gone back to an earlier state."""
+    checked.parts.spool.accept(NAME, IMAGE)
+    checked.parts.upload.upload_pending(NAME)
+    checked.parts.remover._grace_period = 1000.0
+    checked.remove(NAME)
+    removal = checked.parts.removals.get(NAME)
+    assert removal
+    assert removal.is_cleared
+    checked.index.add(UID, NAME)
+    checked.parts.spool.accept(name_of(9), IMAGE)
+    checked.remove(name_of(9))
+    checked.again()
+    assert not checked.parts.file("tombstones", NAME).exists()
+    assert set(checked.parts.store.keys()) == {NAME}
+    checked.parts.remover._grace_period = 0.0
+    checked.again()
+    assert checked.parts.store.keys() == [NAME]
+
+
+@pytest.mark.parametrize(("builtin", "is_kept"), [(False, True), (True, False)])
+def test_what_is_no_image_and_was_removed_in_doubt_is_compared_with_a_whole_index_of_a_database_server(
+    checked: Checked, builtin: bool, is_kept: bool
+) -> None:
+    """Orthanc could not commit what it has just written: with its own SQLite that is certain."""
+    checked.index.builtin = builtin
+    checked.index.add("1.2.3", NOTE, "1024")
+    checked.parts.spool.accept(NOTE, b"notes")
+    checked.remove(NOTE, in_doubt=True)
+    if is_kept:
+        checked.check._reading.join(10)
+    assert checked.parts.file("pending", NOTE).exists() is is_kept
+    assert not checked.parts.file("tombstones", NOTE).exists()
+
+
+def test_a_removal_in_doubt_whose_tombstone_is_gone_is_over(checked: Checked) -> None:
+    checked.parts.spool.bury(NOTE, in_doubt=True)
+    checked.refresh()
+    ((name, removal),) = checked.parts.removals.those(lambda _: True)
+    checked.parts.file("tombstones", NOTE).unlink()
+    checked.check.decide([(name, removal)])
+    assert checked.index.questions == 0
