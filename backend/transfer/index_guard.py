@@ -61,7 +61,6 @@ class IndexGuard:
         key: Callable[[str], str],
         kept: tuple[KeptNames, KeptNames],
         counters: Counters,
-        fetch: Callable[[str], int],
         put: Callable[[str, Copy], None],
         wake: Callable[[], None],
         on_builtin: Callable[[], None],
@@ -76,6 +75,7 @@ class IndexGuard:
         self._index = index = orthanc.index(legacy=legacy)
         self._on_builtin = on_builtin
         owners = Owners(spool, settings.cache_directory, reads, key, settings.storage_directory)
+        open_copy = partial(_open_copy, spool, settings.storage_directory, reads, key)
         is_stored = partial(_is_stored, spool, settings.storage_directory, reads, key)
         self._answers = False
         self._remover = remover
@@ -88,7 +88,7 @@ class IndexGuard:
             started=orthanc.started,
             counters=counters,
             is_stored=is_stored,
-            open_copy=partial(_open_copy, spool, settings.storage_directory, reads, key),
+            open_copy=open_copy,
             put=put,
             clear=remover.clear,
             on_cancelled=wake,
@@ -101,7 +101,7 @@ class IndexGuard:
             uploaded=kept[0],
             removed=kept[1],
             counters=counters,
-            fetch=fetch,
+            open_copy=open_copy,
             is_stored=is_stored,
             on_buried=wake,
         )

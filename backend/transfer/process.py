@@ -146,7 +146,6 @@ class TransferProcess:
                 key=key,
                 kept=(uploaded, removed),
                 counters=counters,
-                fetch=fetcher.fetch,
                 put=good_copies.put,
                 wake=self._watch.wake,
                 on_builtin=queue.give_way,

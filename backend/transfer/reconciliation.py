@@ -36,7 +36,6 @@ from backend.transfer import power_cut
 from backend.transfer.back_off import back_off
 from backend.transfer.counters import Counters
 from backend.transfer.dicom_header import as_dicom_file, is_head, orthanc_id_of
-from backend.transfer.good_copies import open_verified
 from backend.transfer.kept_names import KeptNames
 from backend.transfer.object_store.errors import ObjectCorrupted, ObjectMissing, ObjectStoreError
 from backend.transfer.owners import Owners
@@ -64,11 +63,11 @@ class Reconciliation:
         uploaded: KeptNames,
         removed: KeptNames,
         counters: Counters,
-        fetch: Callable[[str], int],
+        open_copy: Callable[[str], BinaryIO],
         is_stored: Callable[[str], bool],
         on_buried: Callable[[], None],
     ) -> None:
-        """`fetch` gives a descriptor of verified bytes, `is_stored` says whether spool or bucket hold an attachment.
+        """`open_copy` gives verified bytes, `is_stored` says whether spool or bucket hold an attachment.
 
         Until this is done nothing expires in `uploaded` and `removed`. `on_buried` is told of new tombstones.
         """
@@ -78,7 +77,7 @@ class Reconciliation:
         self._owners = owners
         self._kept = (uploaded, removed)
         self._counters = counters
-        self._fetch = fetch
+        self._open = open_copy
         self._is_stored = is_stored
         self._on_buried = on_buried
         self._removals = set(owed.removed) if owed else set[str]()
@@ -90,6 +89,7 @@ class Reconciliation:
         self._refusals: dict[str, int] = {}  # by name
         self._removed_again: dict[str, set[str]] = {}  # SOPInstanceUID → names of what Orthanc has deleted for us
         self._just_removed: list[str] = []  # SOPInstanceUIDs of these: they may have been sent at that very moment
+        self._is_deleting = False  # what is sent now may be dropped, because Orthanc has it still
         self._settled = 0.0  # monotonic; by then everybody was answered who sent one of these before it was deleted
         self._removed_since: dict[str, set[str]] = {}  # SOPInstanceUID → names that were removed since the start
         if owed:
@@ -106,8 +106,11 @@ class Reconciliation:
         self._stopped.set()
 
     def has_reserved(self, name: str) -> bool:
-        """Whether this removal is still to be compared with the index here, so that it must not be judged elsewhere."""
-        return name in self._removals and self._state in ("Waiting", "Running")
+        """Whether this removal is still to be compared with the index here, so that it must not be judged elsewhere.
+
+        Until all is deleted that is to be, any may be of what was sent at the same moment.
+        """
+        return self._is_deleting or (name in self._removals and self._state in ("Waiting", "Running"))
 
     def report(self) -> dict[str, Any]:
         owed = self._owed
@@ -147,6 +150,7 @@ class Reconciliation:
             power_cut.repaired(self._spool)
             return
         self._undecided = 0
+        self._is_deleting = bool(self._owed.removed)
         images = [name for name in self._owed.stored if not name.endswith((*_DERIVED, ".unk"))]
         others = [name for name in self._owed.stored if name.endswith((*_DERIVED, ".unk"))]
         steps = [
@@ -162,6 +166,7 @@ class Reconciliation:
                     step(name)
                 except (OrthancRefused, ObjectStoreError) as error:  # of this one; the others need not wait for it
                     postponed = error
+            self._is_deleting = self._is_deleting and step == self._remove_again
         if postponed is not None:
             raise postponed
         counted = self._counters.snapshot()
@@ -178,6 +183,7 @@ class Reconciliation:
 
     def _end(self, state: str) -> None:
         self._state = state
+        self._is_deleting = False
         for folder in self._kept:
             folder.let_go()
 
@@ -323,6 +329,3 @@ class Reconciliation:
 
     def _buried(self) -> list[os.DirEntry[str]]:
         return [entry for folder in ("tombstones", "removed") for entry in os.scandir(self._spool / folder)]
-
-    def _open(self, name: str) -> BinaryIO:
-        return open_verified(self._spool, name, lambda name: os.fdopen(self._fetch(name), "rb"))

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from hashlib import md5, sha256
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,9 @@ import pytest
 
 from backend.maintenance.rest import OrthancUnavailable
 from backend.stack.processes import wait_until
+from backend.storage_directory import StorageDirectory
 from backend.transfer.availability import ObservedObjectStore
+from backend.transfer.dicom_header import sop_instance_uid
 from backend.transfer.index_guard import IndexGuard, Orthanc
 from config.settings import OrthancSettings, StorageSettings
 from tests.fakes.images import made_up_ct
@@ -39,6 +42,7 @@ class Guarded:
         self.parts = Parts(folder)
         self.index = FakeIndex()
         self.woken = 0
+        self.storage_directory: Path | None = None  # with HybridMode
         self.is_builtin = threading.Event()
         monkeypatch.setattr(Orthanc, "index", lambda *_, **__: self.index)
 
@@ -52,6 +56,7 @@ class Guarded:
                 "Region": "r",
                 "SpoolDirectory": parts.spool.directory,
                 "CacheDirectory": parts.folder / "cache",
+                "StorageDirectory": self.storage_directory,
             }
         )
         return IndexGuard(
@@ -63,7 +68,6 @@ class Guarded:
             key=str,
             kept=(parts.uploaded, parts.removed),
             counters=parts.counters,
-            fetch=parts.fetcher.fetch,
             put=parts.good_copies.put,
             wake=self.wake,
             on_builtin=self.is_builtin.set,
@@ -119,6 +123,31 @@ def test_a_removal_that_the_index_takes_back_wakes_the_uploads(guarded: Guarded)
     guarded.parts.remove_due()
     assert not guarded.is_buried()
     assert guarded.woken == 1
+
+
+@pytest.mark.parametrize("place", ["pending", "storage directory"])
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_what_the_index_refers_to_may_be_in_orthancs_own_folder_and_so_may_its_duplicate(
+    guarded: Guarded, tmp_path: Path, place: str, *, is_lost: bool
+) -> None:
+    """HybridMode."""
+    content, kept = image(), name_of(9)
+    folder = StorageDirectory(tmp_path / "storage")
+    folder.recover()
+    guarded.storage_directory = folder.directory
+    if not is_lost:
+        folder.write(kept, content, sha256(content).digest())
+    if place == "pending":
+        guarded.parts.spool.accept(NAME, content)
+    else:
+        folder.write(NAME, content, sha256(content).digest())
+    guarded.index.add(sop_instance_uid(BytesIO(content)) or "", kept)
+    guarded.index.described[kept] = len(content), md5(content, usedforsecurity=False).hexdigest()
+    guarded.parts.spool.bury(NAME)
+    guarded.start().start()
+    guarded.parts.remove_due()
+    assert not guarded.is_buried()
+    assert guarded.parts.store.keys() == ([kept] if is_lost else [])
 
 
 @pytest.mark.parametrize("place", ["pending", "uploaded", "bucket", "nowhere"])

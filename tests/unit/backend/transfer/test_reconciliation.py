@@ -14,6 +14,7 @@ from backend.maintenance.content import orthanc_id
 from backend.maintenance.rest import OrthancRefused, OrthancUnavailable
 from backend.stack.processes import wait_until
 from backend.transfer import reconciliation
+from backend.transfer.good_copies import Copy, downloaded, open_verified
 from backend.transfer.object_store.errors import ObjectMissing, Unreachable
 from backend.transfer.owners import Owners
 from backend.transfer.power_cut import Recheck
@@ -84,10 +85,14 @@ class Aftermath:
             uploaded=parts.uploaded,
             removed=parts.removed,
             counters=parts.counters,
-            fetch=parts.fetcher.fetch,
+            open_copy=self.open_copy,
             is_stored=self.is_stored,
             on_buried=self.on_buried,
         )
+
+    def open_copy(self, name: str) -> Copy:
+        spool = self.parts.spool.directory
+        return open_verified(spool, name, lambda name: downloaded(self.parts.store, name, spool))
 
     def is_stored(self, name: str) -> bool:
         return any(name in names.values() for names in self.index.instances.values())
@@ -367,11 +372,28 @@ def test_what_is_sent_at_the_moment_of_its_deletion_is_stored_again(after: After
     after.parts.spool.bury(name_of(5))
     after.index.add(INSTANCE, name_of(5))
     made = after.make(removed=(name_of(5),))
-    after.index.on_removed = lambda _: after.send(NAME, HEAD, LEGACY_HEAD)
+    reserved = []
+
+    def send(_name: str) -> None:
+        after.send(NAME, HEAD, LEGACY_HEAD)
+        reserved.append(made.has_reserved(NAME))
+
+    after.index.on_removed = send
     made.work()
     assert after.index.posted == [IMAGE]
     assert after.counted("removed_again") == 1
     assert not made._just_removed
+    assert reserved == [True]
+    assert not made.has_reserved(NAME)
+
+
+def test_a_head_that_is_sent_at_the_moment_of_its_deletion_is_no_image(after: Aftermath) -> None:
+    after.store(name_of(5), IMAGE)
+    after.parts.spool.bury(name_of(5))
+    after.index.add(INSTANCE, name_of(5))
+    after.index.on_removed = lambda _: after.send(HEAD, LEGACY_HEAD)
+    after.reconcile(removed=(name_of(5),))
+    assert after.index.posted == []
 
 
 def test_what_is_sent_after_its_deletion_needs_no_help(after: Aftermath) -> None:
@@ -506,8 +528,9 @@ def test_it_runs_when_orthanc_answers_and_until_it_is_done(after: Aftermath) -> 
 
 def test_a_mistake_of_ours_is_told_and_holds_nothing_up(after: Aftermath, caplog: pytest.LogCaptureFixture) -> None:
     after.store(NAME, IMAGE)
+    after.store(name_of(5), IMAGE)
     after.index.failures = [ZeroDivisionError("ours")]
-    made = after.make(NAME)
+    made = after.make(NAME, removed=(name_of(5),))
     made.start()
     wait_until(lambda: made.report()["State"] == "Failed", 20, "it has given up")
     assert "reconciliation_failed" in caplog.text
@@ -534,7 +557,7 @@ def test_without_a_power_cut_there_is_nothing_to_do(after: Aftermath) -> None:
         uploaded=parts.uploaded,
         removed=parts.removed,
         counters=parts.counters,
-        fetch=parts.fetcher.fetch,
+        open_copy=after.open_copy,
         is_stored=after.is_stored,
         on_buried=after.on_buried,
     )

@@ -417,6 +417,23 @@ def test_a_duplicate_takes_the_place_of_what_the_index_refers_to_if_that_is_lost
     assert checked.parts.counters.snapshot()["mended"] == 1
 
 
+def test_a_duplicate_that_is_damaged_mends_nothing_and_is_held(checked: Checked) -> None:
+    lost = name_of(9)
+    checked.lost.add(lost)
+    checked.index.add(UID, lost)
+    checked.parts.spool.accept(NAME, IMAGE)
+    checked.parts.upload.upload_pending(NAME)
+    with checked.parts.store.get(NAME) as found:
+        digest = found.attributes.digest
+    assert digest
+    checked.parts.store.put_foreign(NAME, IMAGE[:-1] + b"?", digest)
+    checked.parts.file("uploaded", NAME).unlink()
+    checked.owners.of(NAME)
+    checked.remove(NAME)
+    assert checked.parts.store.keys() == [NAME]
+    assert checked.parts.file("tombstones", NAME).exists()
+
+
 def test_another_version_of_what_is_lost_is_held_until_the_index_does_not_refer_to_that_any_more(
     checked: Checked, caplog: pytest.LogCaptureFixture
 ) -> None:
