@@ -138,7 +138,8 @@ def test_what_was_deleted_does_not_come_back_whether_its_row_does_or_not(
     wait_until(lambda: len(node.keys()) == expected, DEADLINE, "nothing is left of what was deleted")
 
 
-@pytest.mark.parametrize("grace", [0, 60])
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("grace", [0, 20])
 def test_an_image_that_is_sent_again_while_its_deletion_is_made_again_is_not_lost(
     make_node: NodeMaker, tmp_path: Path, grace: int
 ) -> None:
@@ -168,11 +169,12 @@ def test_an_image_that_is_sent_again_while_its_deletion_is_made_again_is_not_los
     assert read_back(node) == images
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("changes", [{}, {"StorageCompression": True}], ids=["compressed", "inflated"])
 def test_an_instance_whose_file_was_compressed_or_inflated_in_the_lost_seconds_is_kept_with_all_it_has(
     make_node: NodeMaker, thumbnails: list[Path], changes: dict[str, Any]
 ) -> None:
-    node = make_node({**changes, "Isen": {"Storage": {"RemovalGracePeriod": 60}}}).start()
+    node = make_node({**changes, "Isen": {"Storage": {"RemovalGracePeriod": 20}}}).start()
     machine = Machine(node)
     images = store(node, *thumbnails[:3])
     for instance in images:
