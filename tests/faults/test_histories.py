@@ -43,7 +43,7 @@ class Miscounts(Spool):
 class Unburied(Spool):
     """A removal is only remembered by the process that was told of it, which forgets."""
 
-    def bury(self, name: str) -> None:
+    def bury(self, name: str, *, in_doubt: bool = False) -> None:
         """Nothing."""
 
 
