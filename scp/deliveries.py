@@ -171,6 +171,7 @@ class Deliveries:
 
 
 def encoded(message: dict[str, Any]) -> bytes:
+    """A message to the transfer process."""
     return json.dumps(message, separators=(",", ":")).encode()
 
 
