@@ -53,7 +53,7 @@ class AttachmentFiles:
             return None
         if not descriptors:
             return None  # the reply says why, but Orthanc's own attempt will say it to the operator
-        return taken(descriptors[0], size, _verified_at(reply))
+        return taken(uuid, descriptors[0], size, _verified_at(reply))
 
     def _asked(self, message: dict[str, Any]) -> tuple[bytes, list[int]]:
         """The answer to `message`, and the descriptor that came with it."""

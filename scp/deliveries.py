@@ -90,7 +90,7 @@ class Deliveries:
         with self._lock:
             self._due.discard(name)
             come = self._come.pop(name, None)
-        return None if come is None else taken(come[0], size, come[1])
+        return None if come is None else taken(uuid, come[0], size, come[1])
 
     def close(self) -> None:
         """Nothing more is wanted; no thread may be in `take`."""

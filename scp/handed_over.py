@@ -17,14 +17,17 @@ MEMORY_LIMIT: Final = 16 * 1024 * 1024  # bytes of a file held in memory; a larg
 _TRUSTED: Final = 2.0  # seconds in which what was verified on its way into the page cache needs not be verified again
 
 
-def taken(descriptor: int, size: int, verified_at: float) -> BinaryIO | None:
-    """The file, whose bytes were verified at this monotonic time, or 0; None: ask Orthanc. Closes the descriptor."""
+def taken(uuid: str, descriptor: int, size: int, verified_at: float) -> BinaryIO | None:
+    """The attachment's file, whose bytes were verified at this monotonic time, or 0; None: ask Orthanc.
+
+    Closes the descriptor.
+    """
     try:
         is_just_verified = verified_at and time.monotonic() - verified_at < _TRUSTED
         content = _cached_content(descriptor, size) if is_just_verified else None
         return content or _opened(descriptor, size)
     except OSError as error:
-        log.warning("attachment_unreadable reason=%s", error)
+        log.warning("attachment_unreadable uuid=%s reason=%s", uuid, error)
         return None
     finally:
         os.close(descriptor)

@@ -6,6 +6,7 @@ The plugin starts it and sends `{"Settings": …, "Listener": descriptor, "Token
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import resource
@@ -73,7 +74,8 @@ def main() -> None:
 def _raise_limits() -> None:
     """Have the open files that are allowed: the kernel lets no more than that wait in sockets."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with contextlib.suppress(OSError, ValueError):  # the system allows fewer than our limit by now
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _obey(commands: SimpleQueue[dict[str, Any]], process: TransferProcess) -> None:

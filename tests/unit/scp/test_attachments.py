@@ -235,6 +235,23 @@ def test_no_descriptor_stays_open(opened_of: Opened, transfer: Transfer, tmp_pat
     wait_until(lambda: not is_open(tmp_path / "file"), 10, "it is closed at both ends")
 
 
+def test_a_disk_that_fails_is_left_to_orthanc_and_told(
+    opened_of: Opened,
+    transfer: Transfer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    hand_over(transfer, tmp_path / "file")
+    monkeypatch.setattr(os, "pread", fail)
+    assert opened_of(UUID, len(CONTENT)) is None
+    assert f"attachment_unreadable uuid={UUID} reason=" in caplog.text
+    wait_until(lambda: not is_open(tmp_path / "file"), 10, "it is closed at both ends")
+
+
 # --- asked for one by one
 
 
