@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.servers.radosgw import Radosgw, RadosgwUnavailable
+from tests.servers.seaweedfs import SeaweedFS
 
 # how fast examples are found and tried says nothing of the code, only of the machine
 settings.register_profile("isen", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -25,5 +26,12 @@ def radosgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Radosgw]:
         server = Radosgw(tmp_path_factory.mktemp("radosgw") / "log")
     except RadosgwUnavailable as reason:
         pytest.skip(str(reason))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    server = SeaweedFS(tmp_path_factory.mktemp("seaweedfs") / "log")
     yield server
     server.stop()

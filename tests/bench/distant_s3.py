@@ -18,6 +18,7 @@ from backend.stack.s3_server import S3Server
 from tests.bench import http_server
 from tests.bench.memory_s3 import MemoryS3
 from tests.servers import radosgw
+from tests.servers.real_s3 import ACCESS_KEY, SECRET_KEY
 
 _DEADLINE: Final = 20.0  # seconds
 # It keeps what it has emptied, and fills it again. Fresh memory costs a virtual machine microseconds for each page,
@@ -91,7 +92,7 @@ class ProxiedS3(DistantS3):
         self._server = server
         if isinstance(server, radosgw.Radosgw):
             self.description = "Ceph's radosgw behind the benchmark's proxy"
-            self.access_key, self.secret_key = radosgw.ACCESS_KEY, radosgw.SECRET_KEY
+            self.access_key, self.secret_key = ACCESS_KEY, SECRET_KEY
         else:
             self.description = "moto's server, which takes 4 ms of CPU for a PUT, behind the benchmark's proxy"
         self._start(log, "tests.bench.proxy", str(self.port), str(server.port))

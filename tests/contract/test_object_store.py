@@ -1,4 +1,4 @@
-"""What every object store promises: one suite on memory, moto over HTTP, the benchmark's S3, and Ceph's radosgw."""
+"""What every object store promises: one suite on memory, moto, the benchmark's S3, Ceph's radosgw and SeaweedFS."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from config.settings import MEGABYTE, StorageSettings
 from tests.bench.distant_s3 import DistantS3
 from tests.fakes import s3_faults
 from tests.fakes.encryption import encrypted
-from tests.servers import radosgw as ceph
+from tests.servers.real_s3 import RealS3
 
 BODY = bytes(range(256)) * 5000
 LARGE = 20 * MEGABYTE + 12345
-SERVERS = ("memory", "moto", "moto, virtual hosted", "bench", "radosgw")
-IMPLEMENTATIONS = (*SERVERS, "memory, encrypted", "moto, encrypted", "radosgw, encrypted")
+SERVERS = ("memory", "moto", "moto, virtual hosted", "bench", "radosgw", "seaweedfs")
+IMPLEMENTATIONS = (*SERVERS, "memory, encrypted", "moto, encrypted", "radosgw, encrypted", "seaweedfs, encrypted")
 KEYS = ("a.dcm", "a/b/c.dcm.head", "with space+plus&ampersand=?.dcm", "Ünïcode/文件.json", "dots/../and//slashes~'()*!")
 
 # radosgw 20.2.4 without a cluster, whatever the client: a range gives the object's first bytes wherever it begins, and
@@ -89,9 +89,9 @@ def _store(param: str, request: pytest.FixtureRequest) -> ObjectStore:
     if param == "memory":
         return MemoryObjectStore(bucket_exists=False)
     bucket = f"bucket-{uuid.uuid4()}"
-    if param == "radosgw":
-        server: ceph.Radosgw = request.getfixturevalue("radosgw")
-        return S3ObjectStore(ceph.settings(server.url, bucket, MultipartThreshold=17 * MEGABYTE), 4)
+    if param in ("radosgw", "seaweedfs"):
+        server: RealS3 = request.getfixturevalue(param)
+        return server.store(bucket, MultipartThreshold=17 * MEGABYTE)
     if param == "bench":
         distant: DistantS3 = request.getfixturevalue("bench_s3")
         return S3ObjectStore(settings(distant.url, bucket), 4)
@@ -140,7 +140,7 @@ def test_it_is_found_out_whether_checksums_are_verified_and_nothing_is_left_of_i
 ) -> None:
     """It must be asked: moto and radosgw take bytes with any SHA-256 and repeat it."""
     server = request.node.callspec.params["without_bucket"].removesuffix(", encrypted")
-    assert store.verifies_checksums("probe") is (server in ("memory", "bench"))
+    assert store.verifies_checksums("probe") is (server in ("memory", "bench", "seaweedfs"))
     store.delete("probe")
     put(store, "key", BODY)
     assert read(store, "key")[1] == BODY
@@ -178,7 +178,11 @@ def test_content_that_is_not_what_its_digest_says_is_never_stored(store: ObjectS
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_any_key_can_be_put_got_listed_and_deleted(store: ObjectStore, key: str) -> None:
+def test_any_key_can_be_put_got_listed_and_deleted(
+    store: ObjectStore, key: str, request: pytest.FixtureRequest
+) -> None:
+    if "/../" in key and "seaweedfs" in request.node.callspec.id:
+        pytest.skip("it keeps objects in folders, so it takes no such key")
     put(store, key, b"bytes")
     assert read(store, key)[1] == b"bytes"
     assert [entry.key for entry in store.list("")] == [key]
@@ -286,12 +290,12 @@ def test_creating_the_bucket_twice_leaves_its_objects(store: ObjectStore) -> Non
     assert read(store, "key")[1] == b"bytes"
 
 
-@pytest.mark.parametrize("server", ["radosgw"])
+@pytest.mark.parametrize("server", ["radosgw", "seaweedfs"])
 def test_the_server_refuses_bytes_that_were_altered_on_their_way(
     server: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What moto cannot show: it stores anything."""
-    running: ceph.Radosgw = request.getfixturevalue(server)
+    running: RealS3 = request.getfixturevalue(server)
     store = running.store(f"bucket-{uuid.uuid4()}")
     store.create_bucket()
     put(store, "key", BODY)
@@ -303,12 +307,14 @@ def test_the_server_refuses_bytes_that_were_altered_on_their_way(
     assert read(store, "key")[1] == BODY
 
 
-def test_wrong_credentials_are_refused_as_such(radosgw: ceph.Radosgw) -> None:
+@pytest.mark.parametrize("server", ["radosgw", "seaweedfs"])
+def test_wrong_credentials_are_refused_as_such(server: str, request: pytest.FixtureRequest) -> None:
     """What moto cannot show: it checks no signature."""
     bucket = f"bucket-{uuid.uuid4()}"
-    radosgw.create_bucket(bucket)
+    running: RealS3 = request.getfixturevalue(server)
+    running.create_bucket(bucket)
     for wrong in ({"SecretKey": SecretStr("wrong")}, {"AccessKey": "WRONG"}):
-        store = S3ObjectStore(ceph.settings(radosgw.url, bucket, **wrong), 1)
+        store = running.store(bucket, **wrong)
         with pytest.raises(CredentialsRefused):
             put(store, "key", BODY)
         with pytest.raises(CredentialsRefused):

@@ -10,10 +10,12 @@ import pytest
 from backend.stack.s3_server import S3Server
 from backend.transfer.object_store.errors import ObjectStoreError, OptionRefused, RequestRefused
 from backend.transfer.object_store.s3 import S3ObjectStore
-from config.settings import ServerSideEncryption
+from config.settings import MEGABYTE, ServerSideEncryption
 from tests.contract.test_object_store import BODY, LARGE, put, read, settings
 from tests.fakes.s3_faults import BUCKET, FakeS3, refuse_with
-from tests.servers import radosgw as ceph
+from tests.servers.radosgw import KMS_KEY, Radosgw
+from tests.servers.real_s3 import RealS3
+from tests.servers.seaweedfs import SeaweedFS
 
 pytestmark = pytest.mark.timeout(500)  # radosgw's root file system is made once
 
@@ -26,8 +28,8 @@ def moto_store(moto: S3Server, **options: Any) -> S3ObjectStore:
     return store
 
 
-def radosgw_store(server: ceph.Radosgw, **options: Any) -> S3ObjectStore:
-    store = S3ObjectStore(ceph.settings(server.url, f"bucket-{uuid.uuid4()}", **options), 2)
+def store_of(server: RealS3, **options: Any) -> S3ObjectStore:
+    store = server.store(f"bucket-{uuid.uuid4()}", **options)
     store.create_bucket()
     return store
 
@@ -88,12 +90,12 @@ def test_what_the_server_does_not_know_is_refused_as_an_option(moto: S3Server, s
     assert list(store.list("")) == []
 
 
-def test_ceph_keeps_tags_and_encrypts_by_kms(radosgw: ceph.Radosgw) -> None:
-    kms = {"ServerSideEncryption": ServerSideEncryption.KMS, "SseKmsKeyId": ceph.KMS_KEY}
-    store = radosgw_store(radosgw, Tags=TAGS, **kms)
+def test_ceph_keeps_tags_and_encrypts_by_kms(radosgw: Radosgw) -> None:
+    kms = {"ServerSideEncryption": ServerSideEncryption.KMS, "SseKmsKeyId": KMS_KEY}
+    store = store_of(radosgw, Tags=TAGS, **kms)
     put(store, "key", BODY)
     assert read(store, "key")[1] == BODY
-    assert (stored(store)["ServerSideEncryption"], stored(store)["SSEKMSKeyId"]) == ("aws:kms", ceph.KMS_KEY)
+    assert (stored(store)["ServerSideEncryption"], stored(store)["SSEKMSKeyId"]) == ("aws:kms", KMS_KEY)
     assert tags(store) == TAGS
 
 
@@ -104,10 +106,27 @@ def test_ceph_keeps_tags_and_encrypts_by_kms(radosgw: ceph.Radosgw) -> None:
         {"ServerSideEncryption": ServerSideEncryption.KMS, "SseKmsKeyId": "no-such-key"},
     ],
 )
-def test_ceph_refuses_keys_that_it_does_not_have(radosgw: ceph.Radosgw, options: dict[str, Any]) -> None:
-    store = radosgw_store(radosgw, **options)
+def test_ceph_refuses_keys_that_it_does_not_have(radosgw: Radosgw, options: dict[str, Any]) -> None:
+    store = store_of(radosgw, **options)
     with pytest.raises(OptionRefused):
         put(store, "key", BODY)
+    assert list(store.list("")) == []
+
+
+def test_seaweedfs_keeps_tags_and_encrypts_by_its_own_key(seaweedfs: SeaweedFS) -> None:
+    store = store_of(seaweedfs, Tags=TAGS, ServerSideEncryption=ServerSideEncryption.S3)
+    put(store, "key", BODY)
+    assert read(store, "key")[1] == BODY
+    assert stored(store)["ServerSideEncryption"] == "AES256"
+    assert tags(store) == TAGS
+
+
+def test_parts_that_the_server_does_not_say_it_encrypts_are_refused(seaweedfs: SeaweedFS) -> None:
+    """Which is how SeaweedFS 4.48 answers the beginning of such an upload."""
+    options = {"ServerSideEncryption": ServerSideEncryption.S3, "MultipartThreshold": 17 * MEGABYTE}
+    store = store_of(seaweedfs, **options)
+    with pytest.raises(OptionRefused, match="does not say that it has encrypted"):
+        put(store, "key", bytes(LARGE))
     assert list(store.list("")) == []
 
 

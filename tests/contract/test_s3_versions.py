@@ -11,17 +11,17 @@ from backend.stack.s3_server import S3Server
 from backend.transfer.object_store.errors import ObjectMissing
 from backend.transfer.object_store.s3 import S3ObjectStore
 from tests.contract.test_object_store import BODY, put, read, settings
-from tests.servers import radosgw as ceph
+from tests.servers.real_s3 import RealS3
 
 pytestmark = pytest.mark.timeout(500)  # radosgw's root file system is made once
 
 
-@pytest.fixture(params=["moto", "radosgw"])
+@pytest.fixture(params=["moto", "radosgw", "seaweedfs"])
 def store(request: pytest.FixtureRequest) -> S3ObjectStore:
     bucket = f"bucket-{uuid.uuid4()}"
-    if request.param == "radosgw":
-        server: ceph.Radosgw = request.getfixturevalue("radosgw")
-        store = S3ObjectStore(ceph.settings(server.url, bucket), 2)
+    if request.param in ("radosgw", "seaweedfs"):
+        server: RealS3 = request.getfixturevalue(request.param)
+        store = server.store(bucket)
     else:
         moto: S3Server = request.getfixturevalue("moto")
         store = S3ObjectStore(settings(moto.url, bucket), 2)

@@ -23,19 +23,14 @@ from typing import Final
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from pydantic import SecretStr
-
 from backend.stack.ports import free_port
 from backend.stack.processes import Process, wait_until
-from backend.transfer.object_store.s3 import S3ObjectStore
-from config.settings import StorageSettings
+from tests.servers.real_s3 import ACCESS_KEY, SECRET_KEY, RealS3
 
-ACCESS_KEY: Final = "ISENTESTSACCESSKEY"
-SECRET_KEY: Final = "made-up/secret+of=the-tests"
 KMS_KEY: Final = "key-of-the-tests"
 _MIRROR: Final = "http://deb.debian.org/debian"
 _MAKING: Final = 400.0  # seconds; a machine with nothing else to do needs 35
-_DEADLINE: Final = 30.0  # seconds; it answers after a fraction of one
+_DEADLINE: Final = 90.0  # seconds; a machine with nothing else to do needs a fraction of one
 _LONGEST_RUN: Final = 86400.0  # seconds
 _LEFT_OUT: Final = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*", "/usr/share/info/*")
 _CONFIGURATION: Final = """[global]
@@ -57,8 +52,8 @@ class RadosgwUnavailable(Exception):
     """The server cannot be had on this machine; the message says why."""
 
 
-class Radosgw:
-    """A running radosgw with one user, whose keys are `ACCESS_KEY` and `SECRET_KEY`."""
+class Radosgw(RealS3):
+    """A running radosgw."""
 
     def __init__(self, log: Path) -> None:
         """Starts it, after making its root file system if there is none; returns once it answers.
@@ -68,8 +63,7 @@ class Radosgw:
         """
         root = _root_file_system()
         _sweep(root / "srv")
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__(free_port())
         self._data = Path(tempfile.mkdtemp(dir=root / "srv"))
         inside = Path("/") / self._data.relative_to(root)
         (self._data / "ceph.conf").write_text(_CONFIGURATION.format(data=inside, port=self.port, kms_key=KMS_KEY))
@@ -88,22 +82,6 @@ class Radosgw:
         self._process.stop()
         shutil.rmtree(self._data, ignore_errors=True)
 
-    def create_bucket(self, bucket: str) -> None:
-        self.store(bucket).create_bucket()
-
-    def keys(self, bucket: str) -> list[str]:
-        """Every key in the bucket, sorted."""
-        return sorted(entry.key for entry in self.store(bucket).list(""))
-
-    def object(self, bucket: str, key: str) -> bytes:
-        """The bytes of one object."""
-        with self.store(bucket).get(key) as found:
-            return b"".join(found.chunks())
-
-    def store(self, bucket: str) -> S3ObjectStore:
-        """A client of one bucket."""
-        return S3ObjectStore(settings(self.url, bucket), 4)
-
     def _answers(self) -> bool:
         if self._process.exit_code is not None:
             raise RadosgwUnavailable(f"radosgw ended with {self._process.exit_code}: {self._process.output()[-500:]}")
@@ -114,23 +92,6 @@ class Radosgw:
             return True
         except (URLError, OSError):
             return False
-
-
-def settings(url: str, bucket: str, **options: object) -> StorageSettings:
-    """Storage settings for a bucket of this server, without local folders."""
-    return StorageSettings.model_validate(
-        {
-            "BucketName": bucket,
-            "Region": "us-east-1",
-            "Endpoint": url,
-            "AccessKey": ACCESS_KEY,
-            "SecretKey": SecretStr(SECRET_KEY),
-            "VirtualAddressing": False,
-            "SpoolDirectory": Path("/nonexistent"),
-            "CacheDirectory": Path("/nonexistent"),
-            **options,
-        }
-    )
 
 
 def _root_file_system() -> Path:
