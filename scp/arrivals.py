@@ -116,7 +116,7 @@ class Arrivals:
 
     def _keep(self, blocks: list[bytes], length: int, names: list[str]) -> None:
         """Copy the file, then what Orthanc stores as its beginning; the names of the copies are added to `names`."""
-        beginning = b"".join(blocks[:2])[:_LONGEST_HEAD]
+        beginning = b"".join(block[:_LONGEST_HEAD] for block in blocks[:2])[:_LONGEST_HEAD]
         head = beginning[: max(0, beginning.find(_PIXEL_DATA))]
         if self._write(arrival_name(beginning, length), blocks, names) and head:
             self._write(arrival_name(head, len(head)), (head,), names)
