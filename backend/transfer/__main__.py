@@ -20,8 +20,8 @@ from typing import Any
 import backend.transfer.without_numpy  # noqa: F401 -- for what it does, before pydicom is imported
 from backend.transfer.index_guard import Orthanc
 from backend.transfer.object_store.errors import CredentialsRefused, UnusableSettings
-from backend.transfer.orthanc_index import OrthancIndex
 from backend.transfer.process import CannotStart, TransferProcess
+from backend.transfer.series_index import SeriesIndex
 from backend.transfer.stores import open_object_store
 from config.child_process import ParentLine
 from config.logging_setup import set_up_logging
@@ -50,7 +50,7 @@ def main() -> None:
             socket.socket(fileno=message["Listener"]),
             writes=open_object_store(settings, settings.concurrent_uploads * 2 + _OTHER_USERS),
             reads=open_object_store(settings, settings.concurrent_downloads),
-            index=OrthancIndex(all_settings.orthanc, message.get("Token", "")),
+            index=SeriesIndex(all_settings.orthanc, message.get("Token", "")),
             send_report=line.report,
             orthanc=_orthanc(all_settings.orthanc, message) if "Token" in message else None,
         )

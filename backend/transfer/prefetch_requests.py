@@ -15,8 +15,8 @@ from typing import Any, Final
 from backend.object_key import DICOM, DICOM_UNTIL_PIXEL_DATA, attachment_name
 from backend.transfer.availability import GET, Availability
 from backend.transfer.download_slots import Priority
-from backend.transfer.orthanc_index import IndexUnavailable, Instance, OrthancIndex
 from backend.transfer.prefetcher import OUTCOMES, Prefetcher
+from backend.transfer.series_index import IndexUnavailable, Instance, SeriesIndex
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +28,7 @@ _PAUSE: Final = 5.0  # seconds between two questions whether S3 or Orthanc is ba
 class PrefetchRequests:
     """The queue. Thread-safe."""
 
-    def __init__(
-        self, index: OrthancIndex, prefetcher: Prefetcher, availability: Availability, *, legacy: bool
-    ) -> None:
+    def __init__(self, index: SeriesIndex, prefetcher: Prefetcher, availability: Availability, *, legacy: bool) -> None:
         """Nothing happens before `start`."""
         self._index = index
         self._prefetcher = prefetcher

@@ -27,7 +27,6 @@ from backend.transfer.kept_names import REMOVED, UPLOADED, KeptNames
 from backend.transfer.name_locks import NameLocks
 from backend.transfer.object_store.errors import ObjectStoreError, Unreachable
 from backend.transfer.object_store.protocols import ObjectStore
-from backend.transfer.orthanc_index import OrthancIndex
 from backend.transfer.pending_queue import PendingQueue
 from backend.transfer.prefetch_requests import PrefetchRequests
 from backend.transfer.prefetcher import Prefetcher
@@ -36,6 +35,7 @@ from backend.transfer.read_cache import ReadCache
 from backend.transfer.removals import Removals
 from backend.transfer.remover import Remover
 from backend.transfer.report import ReleasedBytes, Reporter
+from backend.transfer.series_index import SeriesIndex
 from backend.transfer.server import Server
 from backend.transfer.spool_watch import SpoolWatch
 from backend.transfer.uploader import Uploader
@@ -63,7 +63,7 @@ class TransferProcess:
         *,
         writes: ObjectStore,
         reads: ObjectStore,
-        index: OrthancIndex,
+        index: SeriesIndex,
         send_report: Callable[[dict[str, Any]], None],
         orthanc: Orthanc | None = None,
     ) -> None:

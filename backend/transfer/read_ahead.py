@@ -23,9 +23,9 @@ from backend.cache import cache_path
 from backend.object_key import DICOM, DICOM_UNTIL_PIXEL_DATA, attachment_name
 from backend.transfer.download_slots import Priority
 from backend.transfer.identifiers import Identifiers, read_identifiers
-from backend.transfer.orthanc_index import IndexUnavailable, Instance, OrthancIndex
 from backend.transfer.prefetcher import Prefetcher
 from backend.transfer.series_ahead import FIRST_WINDOW, SeriesAhead, in_order, is_by_number
+from backend.transfer.series_index import IndexUnavailable, Instance, SeriesIndex
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ _QUEUED: Final = 1000  # reads to look at; more are not looked at
 class ReadAhead:
     """Is told of reads, looks at them in a thread of its own, and has the prefetcher fetch what comes next."""
 
-    def __init__(self, index: OrthancIndex, prefetcher: Prefetcher, cache: Path, *, legacy: bool) -> None:
+    def __init__(self, index: SeriesIndex, prefetcher: Prefetcher, cache: Path, *, legacy: bool) -> None:
         """Nothing happens before `start`."""
         self._index = index
         self._prefetcher = prefetcher

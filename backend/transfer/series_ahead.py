@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from backend.transfer.orthanc_index import Instance
+from backend.transfer.series_index import Instance
 
 FIRST_WINDOW: Final = 4  # instances
 LARGEST_WINDOW: Final = 48  # instances

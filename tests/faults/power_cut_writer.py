@@ -32,8 +32,8 @@ from backend.atomic_file import write_digest
 from backend.plugin.transfer_client import TransferClient
 from backend.spool import Spool, SpoolFull
 from backend.transfer.object_store.memory import MemoryObjectStore
-from backend.transfer.orthanc_index import OrthancIndex
 from backend.transfer.process import TransferProcess
+from backend.transfer.series_index import SeriesIndex
 from config.settings import OrthancSettings, StorageSettings
 from config.whole_writes import write_all
 from scp.arrivals import Arrivals
@@ -196,7 +196,7 @@ def main(folder: Path, events: Events, seed: int, mistake: str) -> None:
             listener,
             writes=store,
             reads=store,
-            index=OrthancIndex(OrthancSettings(), ""),  # asked for what to read ahead: nobody reads here
+            index=SeriesIndex(OrthancSettings(), ""),  # asked for what to read ahead: nobody reads here
             send_report=lambda report: spool.released(report["ReleasedBytes"]),
         )
         process.prepare()

@@ -11,16 +11,16 @@ import pytest
 from backend.stack.processes import wait_until
 from backend.transfer.availability import GET
 from backend.transfer.object_store.errors import AccessDenied
-from backend.transfer.orthanc_index import IndexUnavailable, Instance, OrthancIndex
 from backend.transfer.prefetch_requests import PrefetchRequests
 from backend.transfer.prefetcher import Prefetcher
+from backend.transfer.series_index import IndexUnavailable, Instance, SeriesIndex
 from tests.fakes.transfer_child import content_of, name_of
 from tests.unit.backend.transfer.conftest import Parts
 
 SIZE = 1000
 
 
-class Index(OrthancIndex):
+class Index(SeriesIndex):
     """Resources of made-up instances, each with a head; it may be away."""
 
     def __init__(self, resources: dict[str, list[int]]) -> None:

@@ -12,10 +12,10 @@ from backend.cache import cache_path
 from backend.stack.processes import wait_until
 from backend.transfer import read_ahead as module
 from backend.transfer.download_slots import Priority
-from backend.transfer.orthanc_index import IndexUnavailable, Instance, OrthancIndex
 from backend.transfer.prefetcher import Prefetcher
 from backend.transfer.read_ahead import ReadAhead
 from backend.transfer.series_ahead import FIRST_WINDOW
+from backend.transfer.series_index import IndexUnavailable, Instance, SeriesIndex
 from tests.fakes.images import made_up_ct
 from tests.fakes.transfer_child import name_of
 
@@ -27,7 +27,7 @@ def name(series: int, number: int, suffix: str = ".dcm") -> str:
     return name_of(1000 * series + number, suffix)
 
 
-class Index(OrthancIndex):
+class Index(SeriesIndex):
     """A study of two series; it may be away, and may have no heads."""
 
     def __init__(self) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from backend.transfer import series_ahead
-from backend.transfer.orthanc_index import Instance
 from backend.transfer.series_ahead import (
     FIRST_WINDOW,
     LARGEST_WINDOW,
@@ -12,6 +11,7 @@ from backend.transfer.series_ahead import (
     in_order,
     is_by_number,
 )
+from backend.transfer.series_index import Instance
 
 
 def series(count: int, size: int = 1000) -> SeriesAhead:

@@ -36,7 +36,7 @@ class Instance:
     number: int = 0  # in its series; 0: unknown
 
 
-class OrthancIndex:
+class SeriesIndex:
     """Asks Orthanc. Thread-safe."""
 
     def __init__(self, settings: OrthancSettings, token: str) -> None:
