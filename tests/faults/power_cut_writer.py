@@ -25,7 +25,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from uuid import UUID
 
-import backend.transfer.process
+import backend.transfer.write_path
 import scp.arrivals
 from backend import messages
 from backend.atomic_file import write_digest
@@ -174,7 +174,7 @@ def main(folder: Path, events: Events, seed: int, mistake: str) -> None:
     if mistake in ("no-fsync", "no-directory-fsync"):
         leave_out_syncs(of_folders=mistake == "no-directory-fsync")
     # what is kept in case the index has forgotten something would fill the disk
-    backend.transfer.process.UPLOADED = backend.transfer.process.REMOVED = KEPT  # type: ignore[misc]
+    backend.transfer.write_path.UPLOADED = backend.transfer.write_path.REMOVED = KEPT  # type: ignore[misc]
     scp.arrivals._CROWDED = scp.arrivals._PAUSE = 0.0  # type: ignore[misc]  # copy whatever arrives
     spool = Spool(folder / "spool", SPOOL_SIZE)
     spool.recover()

@@ -28,7 +28,7 @@ MAXIMUM_CACHE = 1_000_000  # bytes
 
 @dataclass
 class Parts:
-    """What `process.py` wires, without threads of its own."""
+    """What `write_path.py` and `read_path.py` wire, without threads of its own."""
 
     folder: Path
     store: UnsteadyStore = field(default_factory=UnsteadyStore)
