@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from backend import messages
-from backend.folders import check_folders, check_storage_directory, check_structure
 from backend.plugin.attachments import Attachments
 from backend.plugin.commitment_routes import CommitmentRoutes
 from backend.plugin.configuration import (
@@ -28,6 +27,7 @@ from backend.plugin.configuration import (
     resolve,
 )
 from backend.plugin.mpps_routes import MppsRoutes
+from backend.plugin.open_folders import open_folders
 from backend.plugin.origin_routes import OriginRoutes
 from backend.plugin.prefetch_route import PrefetchRoute
 from backend.plugin.status import TRANSFER, Status
@@ -36,15 +36,12 @@ from backend.plugin.storage_area3 import StorageArea3
 from backend.plugin.thread_states import ThreadStates
 from backend.plugin.transfer_client import TransferClient
 from backend.plugin.worklist_routes import WorklistRoutes
-from backend.spool import Spool, SpoolInUse
-from backend.spool_note import check_left_behind, note_spool, noted_spool
-from backend.storage_directory import StorageDirectory
+from backend.spool import SpoolInUse
 from config.children import Child, ChildSpec
-from config.folder_format import SPOOL, UnusableFormat, formats
+from config.folder_format import UnusableFormat
 from config.scp_workers import scp_settings, worker_specs
 from config.supervisor import CannotStart, Supervisor
 
-_LOCK_PATIENCE: Final = 10.0  # seconds; the transfer process of a killed Orthanc lets go of the spool within one
 _WORKER_PATIENCE: Final = 5.0  # seconds for running associations when Orthanc stops
 _TRANSFER_PATIENCE: Final = 4.0
 _METRICS_INTERVAL: Final = 5.0
@@ -86,58 +83,26 @@ class Isen:
             "ConfigurationPath": host.GetConfigurationPath(),
         }
         self._settings = resolve(configuration, capabilities, self._python, folder, host.LogWarning)
-        index_directory = self._settings["Storage"]["IndexDirectory"]
-        self._index_directory = Path(index_directory) if index_directory else None
         self._token = host.GenerateRestApiAuthorizationToken()
         self._next_metrics = math.inf  # Orthanc takes metrics only while its database is open
         self._thread_states = ThreadStates()
 
     def run(self) -> None:
         """Open the spool, start the children, register the callbacks."""
-        storage = self._settings["Storage"]
-        spool_directory = Path(storage["SpoolDirectory"])
-        cache_directory = Path(storage["CacheDirectory"])
-        problems = check_folders(spool_directory, cache_directory, volatile_allowed=storage["AllowVolatileSpool"])
-        problems += check_left_behind(self._index_directory, spool_directory)
-        problems += check_structure(spool_directory, legacy=storage["StorageStructure"] == "legacy")
-        storage_directory = None
-        if storage["StorageDirectory"]:
-            storage_directory = StorageDirectory(Path(storage["StorageDirectory"]))
-            problems += check_storage_directory(storage_directory.directory)
-        if problems:
-            raise ConfigurationRefused("\n".join(problems))
-        kinds = formats(spool_directory, cache_directory)
-        for folder, kind in kinds.items():
-            kind.check(folder)  # all of them before anything is touched
-        if not spool_directory.exists():
-            self._tell_of_new_spool(spool_directory)
-            SPOOL.adopt(spool_directory)
-        self._spool = Spool(
-            spool_directory,
-            storage["MaximumSpoolSize"],
-            log_error=self._host.LogError,
-            log_warning=self._host.LogWarning,
-        )
-        lock = self._spool.lock(_LOCK_PATIENCE)
-        for folder in (spool_directory, cache_directory):
-            kinds[folder].adopt(folder)
-        pending = self._spool.recover()
-        if storage_directory:
-            storage_directory.recover()
-        if pending:
-            self._host.LogWarning(f"spool_recovered pending={pending} bytes={self._spool.used}")
-        socket_path = spool_directory / "transfer.sock"
+        self._opened = folders = open_folders(self._host, self._settings["Storage"])
+        self._spool = folders.spool
+        socket_path = self._spool.directory / "transfer.sock"
         transfer = TransferClient(socket_path)
         attachments = Attachments(
             self._spool,
-            cache_directory,
+            folders.cache,
             transfer,
             log_error=self._host.LogError,
-            storage_directory=storage_directory,
+            storage_directory=folders.storage_directory,
         )
-        children = [self._child(TRANSFER, "backend.transfer", *self._transfer_launch(socket_path, lock))]
+        worklists, mpps = WorklistRoutes(self._settings, self._spool.directory), MppsRoutes(self._settings)
+        children = [self._child(TRANSFER, "backend.transfer", *self._transfer_launch(socket_path, folders.lock))]
         children += self._workers()
-        worklists = WorklistRoutes(self._settings, spool_directory)
         children += [self._child(*process) for process in worklists.processes(self._token)]
         self._supervisor = Supervisor(
             children,
@@ -146,17 +111,10 @@ class Isen:
             log_warning=self._host.LogWarning,
             log_error=self._host.LogError,
         )
-        mpps = MppsRoutes(self._settings)
         self._status = Status(self._host, self._settings, self._spool, attachments, self._supervisor, mpps=mpps)
         self._supervisor.start_all()
         self._register_storage_area(attachments)
-        self._host.RegisterRestCallback("/isen/status", _kept(self._status.answer))
-        routes = CommitmentRoutes(self._host, self._settings, transfer).routes() | mpps.routes()
-        routes["/isen/prefetch"] = PrefetchRoute(transfer).answer
-        for pattern, answer in routes.items():
-            self._host.RegisterRestCallback(pattern, _kept(answer))
-        for pattern in worklists.patterns():
-            self._host.RegisterRestCallback(pattern, _kept(worklists.answer))
+        self._register_routes(transfer, worklists, mpps)
         self._host.RegisterOnChangeCallback(self._cheap(self._on_change))
         # the last one registered comes first; Orthanc has closed its index by then
         atexit.register(self._close_descriptors)
@@ -164,17 +122,9 @@ class Isen:
         atexit.register(self._supervisor.close, _TRANSFER_PATIENCE)
         self._supervisor.watch()
 
-    def _tell_of_new_spool(self, spool_directory: Path) -> None:
-        before = noted_spool(self._index_directory)
-        if before is not None:
-            self._host.LogError(
-                f"spool_new folder={spool_directory} before={before} reason=if the disk of the one before is not "
-                "mounted, what it holds is not in S3: stop Orthanc and mount it"
-            )
-
     def _note_spool(self) -> None:
         try:
-            note_spool(self._index_directory, self._spool.directory)
+            self._opened.note_spool()
         except OSError as error:
             self._host.LogWarning(f"spool_not_noted reason={error}")
 
@@ -194,6 +144,15 @@ class Isen:
         else:
             area = StorageArea(self._host, attachments, storage)
             self._host.RegisterStorageArea(self._cheap(area.create), self._cheap(area.read), self._cheap(area.remove))
+
+    def _register_routes(self, transfer: TransferClient, worklists: WorklistRoutes, mpps: MppsRoutes) -> None:
+        """Those of the workers' origins are registered with the workers."""
+        routes: dict[str, Callable[..., None]] = {"/isen/status": self._status.answer}
+        routes |= CommitmentRoutes(self._host, self._settings, transfer).routes() | mpps.routes()
+        routes["/isen/prefetch"] = PrefetchRoute(transfer).answer
+        routes |= dict.fromkeys(worklists.patterns(), worklists.answer)
+        for pattern, answer in routes.items():
+            self._host.RegisterRestCallback(pattern, _kept(answer))
 
     def _cheap(self, callback: Callable[..., Any]) -> Callable[..., Any]:
         """A callback that comes with every image; kept alive, and with the states of the threads it comes from."""
