@@ -10,18 +10,17 @@ import os
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
-from hashlib import sha256
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from backend.atomic_file import read_part, write_digest
+from backend.atomic_file import read_part
 from backend.cache import cache_file, open_cached
 from backend.storage_directory import StorageDirectory
 from backend.transfer.availability import GET, Availability
 from backend.transfer.back_off import back_off
 from backend.transfer.counters import Counters
-from backend.transfer.download_file import DownloadFile
-from backend.transfer.download_slots import DownloadSlots, Priority, Rank
+from backend.transfer.download_slots import DownloadSlots, Priority
+from backend.transfer.downloader import Downloader, in_memory
 from backend.transfer.just_verified import JustVerified
 from backend.transfer.name_locks import NameLocks
 from backend.transfer.object_store.errors import (
@@ -30,13 +29,11 @@ from backend.transfer.object_store.errors import (
     ObjectOfAnotherKey,
     ObjectStoreError,
     ObjectUnencrypted,
-    Unreachable,
 )
 from backend.transfer.object_store.protocols import ReadObject
 from backend.transfer.read_cache import ReadCache
 from backend.transfer.single_flight import SingleFlight
 from config.http.asked import LARGEST_AWAITED, Asked
-from config.whole_writes import write_all
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +43,6 @@ _RETRY_TIME: Final = 5.0  # seconds in which a failed download is begun again
 _ATTEMPTS: Final = 3  # downloads that may fail before the reader is told
 _MISSING_PAUSE: Final = 0.25  # seconds between two questions for a missing object
 _FAIL_FAST: Final = 1.0  # seconds after a failure in which readers are not made to wait for the next one
-_SLOWEST: Final = 64 * 1024  # bytes per second; a download that is slower is given up
-_SHORTEST: Final = 30.0  # seconds of waiting for the network; no download is given up earlier
-
-
-class NoRoom(Exception):
-    """The cache cannot take it, so it is not fetched ahead."""
 
 
 class Fetcher:
@@ -86,13 +77,22 @@ class Fetcher:
         self._cache = cache
         self._store = store
         self._key = key
-        self._names = names
         self._availability = availability
         self._counters = counters
         self._slots = DownloadSlots(concurrent)
         self._patience = patience
         self._flights = SingleFlight()
         self.just_verified = JustVerified()
+        self._downloader = Downloader(
+            cache,
+            store,
+            key,
+            slots=self._slots,
+            names=names,
+            counters=counters,
+            just_verified=self.just_verified,
+            is_removed=self._is_removed,
+        )
 
     def fetch(self, name: str, priority: Priority = Priority.READ) -> int:
         """A read-only descriptor of the whole verified attachment, at its start; the caller closes it.
@@ -110,7 +110,7 @@ class Fetcher:
 
         def download(name: str) -> int:
             with self._slots.held(priority) as rank:
-                return self._download(name, rank)
+                return self._downloader.whole(name, rank)
 
         is_ahead = priority != Priority.READ
         patience = 0.0 if is_ahead else self._patience
@@ -168,7 +168,7 @@ class Fetcher:
                 with nullcontext() if asked is None else closing(asked):
                     if asked is not None:
                         yield from _arrival(asked)
-                    flight.descriptor = self._download(name, rank, asked, unread=True)
+                    flight.descriptor = self._downloader.whole(name, rank, asked, unread=True)
             return True
         finally:
             self._slots.give_back()
@@ -189,16 +189,12 @@ class Fetcher:
             if whole is None:
                 return None
             try:
-                return _in_memory(read_part(whole, start, end))
+                return in_memory(read_part(whole, start, end))
             finally:
                 os.close(whole)
 
         def download(name: str) -> int:
-            with self._slots.held(Priority.READ):
-                content = self._store.get_range(self._key(name), start, end)
-            self._counters.add("range_downloads")
-            self._counters.add("range_download_bytes", len(content))
-            return _in_memory(content)
+            return self._downloader.part(name, start, end)
 
         return self._flights.descriptor(
             f"{name} {start}-{end}", lambda: self._bring(name, local, download, self._patience)
@@ -279,56 +275,6 @@ class Fetcher:
         if error is not None and self._availability.failed_within(GET, _FAIL_FAST):
             raise type(error)(str(error))
 
-    def _download(self, name: str, rank: Rank, asked: Asked | None = None, *, unread: bool = False) -> int:
-        with self._store.get(self._key(name), asked) as found:
-            size = found.attributes.size
-            is_reserved = self._cache.reserve(size)
-            if unread and not is_reserved:
-                raise NoRoom(f"{name} does not fit into the cache")
-            try:
-                file = DownloadFile(self._cache.temporary(name), size)
-                try:
-                    digest = sha256()
-                    deadline = time.monotonic() + _SHORTEST + size / _SLOWEST
-                    for chunk in found.chunks():
-                        arrived = time.monotonic()
-                        if arrived > deadline:
-                            raise Unreachable(f"GetObject {name}: slower than {_SLOWEST} bytes per second")
-                        with self._slots.turns.held(rank):
-                            file.write(chunk)
-                            digest.update(chunk)
-                        deadline += time.monotonic() - arrived  # the network is not to blame for what happens here
-                    if found.attributes.digest not in (None, digest.digest()):
-                        raise ObjectCorrupted(f"the object of {name} does not have the SHA-256 it was stored with")
-                    write_digest(file.descriptor, digest.digest())
-                    self._keep(name, file, size, is_reserved=is_reserved, unread=unread)
-                except BaseException:
-                    file.close()
-                    raise
-            finally:
-                if is_reserved:
-                    self._cache.release(size)
-        if file.disk_error is None:
-            self.just_verified.add(name, file.descriptor)
-        self._counters.add("downloads")
-        self._counters.add("download_bytes", size)
-        return file.descriptor
-
-    def _keep(self, name: str, file: DownloadFile, size: int, *, is_reserved: bool, unread: bool) -> None:
-        """Put the file into the cache unless that cannot be; its descriptor serves the readers in any case."""
-        if file.disk_error is not None:
-            self._cache.disk_failed(file.disk_error)
-        with self._names.if_free(name) as is_free:
-            if file.path is None or not is_reserved or not is_free or self._is_removed(name):
-                file.unlink()
-                return
-            try:
-                self._cache.publish(name, file.path, size, unread=unread)
-                file.path = None
-            except OSError as error:
-                self._cache.disk_failed(error)
-                file.unlink()
-
 
 def _arrival(asked: Asked) -> Generator[Asked | None, bool | None, None]:
     """Where to wait until all of it can be read at once; None before what may take longer: failures are tried again."""
@@ -337,14 +283,3 @@ def _arrival(asked: Asked) -> Generator[Asked | None, bool | None, None]:
             return
     if not asked.is_here:
         yield None
-
-
-def _in_memory(content: bytes) -> int:
-    """A descriptor of a file without a name or a disk."""
-    descriptor = os.memfd_create("range", os.MFD_CLOEXEC)
-    try:
-        write_all(descriptor, content)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor

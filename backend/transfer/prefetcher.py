@@ -18,7 +18,8 @@ from backend.transfer.availability import GET, Availability
 from backend.transfer.counters import Counters
 from backend.transfer.download_slots import Priority
 from backend.transfer.download_threads import Download, DownloadThreads
-from backend.transfer.fetcher import Fetcher, NoRoom
+from backend.transfer.downloader import NoRoom
+from backend.transfer.fetcher import Fetcher
 from backend.transfer.object_store.errors import ObjectStoreError
 from backend.transfer.read_cache import ReadCache
 from backend.transfer.unread import Unread

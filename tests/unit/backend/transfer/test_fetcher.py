@@ -17,7 +17,7 @@ from backend.storage_directory import StorageDirectory
 from backend.transfer.availability import GET
 from backend.transfer.download_file import DownloadFile
 from backend.transfer.download_slots import Priority, Rank, Turns
-from backend.transfer.fetcher import NoRoom
+from backend.transfer.downloader import NoRoom
 from backend.transfer.object_store.errors import (
     AccessDenied,
     ObjectCorrupted,
@@ -281,7 +281,7 @@ def test_what_does_not_fit_into_the_cache_is_served_and_not_kept(parts: Parts) -
 
 def test_a_download_that_trickles_is_given_up(stored: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that sends a byte now and then must not hold a reader for ever."""
-    monkeypatch.setattr("backend.transfer.fetcher._SHORTEST", -10.0)
+    monkeypatch.setattr("backend.transfer.downloader._SHORTEST", -10.0)
     with pytest.raises(Unreachable, match="slower than"):
         fetch(stored)
     assert os.listdir(stored.folder / "cache" / "fetching") == []
@@ -318,6 +318,7 @@ def test_only_waiting_for_the_network_counts(
         write(file, chunk)
 
     monkeypatch.setattr("backend.transfer.fetcher.time", clock)
+    monkeypatch.setattr("backend.transfer.downloader.time", clock)
     monkeypatch.setattr(_OpenMemoryObject, "chunks", slow_chunks)
     monkeypatch.setattr(DownloadFile, "write", slow_write)
     stored.fetcher._slots.turns = BusyTurns(1)
@@ -336,7 +337,7 @@ def test_neither_disk_nor_memory_is_told_and_nothing_stays_open(stored: Parts, m
     monkeypatch.setattr(os, "pwritev", full)
     with pytest.raises(OSError, match="No space left"):
         fetch(stored)
-    monkeypatch.setattr("backend.transfer.fetcher.write_all", full)
+    monkeypatch.setattr("backend.transfer.downloader.write_all", full)
     with pytest.raises(OSError, match="No space left"):
         stored.fetcher.fetch_range(NAME, 0, 10)
     monkeypatch.undo()

@@ -17,7 +17,7 @@ from backend.cache import open_cached
 from backend.stack.processes import wait_until
 from backend.transfer.availability import GET
 from backend.transfer.download_slots import Priority
-from backend.transfer.fetcher import NoRoom
+from backend.transfer.downloader import NoRoom
 from backend.transfer.object_store.errors import AccessDenied, ObjectMissing, ServerFailed
 from backend.transfer.prefetcher import CANCELLED, FAILED, FETCHED, HERE, NO_ROOM, Prefetcher
 from backend.transfer.single_flight import Flight
