@@ -30,7 +30,7 @@ from backend.transfer import (
     report,
     spool_watch,
 )
-from backend.transfer.object_store import s3
+from backend.transfer.object_store import s3_object
 from backend.transfer.stores import open_object_store
 from config.settings import Settings
 from tests.faults.forked_node import LISTENER
@@ -76,7 +76,7 @@ def _leave_objects() -> None:
 
 def _trust_the_server() -> None:
     """The SHA-256 that an object was stored with is not looked at."""
-    s3._DIGEST = "x-not-there"  # type: ignore[misc] # the mistake
+    s3_object.DIGEST = "x-not-there"  # type: ignore[misc] # the mistake
 
 
 def _upload_after_removal() -> None:

@@ -6,8 +6,6 @@ accepted is signed as the payload hash and goes with it as `x-amz-checksum-sha25
 bytes; and the answer must carry that checksum. Some servers verify nothing and repeat whatever checksum they were
 given. For one that was not seen to refuse a wrong one the content is hashed before anything is sent, and the answer
 must have an ETag that is the content's MD5, or the object is read back.
-
-An object says whose it is: one that was copied over another, with the digest it was stored with, is sound in itself.
 """
 
 from __future__ import annotations
@@ -17,8 +15,6 @@ import time
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from hashlib import file_digest, md5, sha256
 from io import BufferedIOBase, BufferedReader
 from typing import TYPE_CHECKING, Any, Final
@@ -33,27 +29,23 @@ from backend.transfer.object_store.errors import (
     Throttled,
     Unreachable,
 )
-from backend.transfer.object_store.protocols import Chunk, ListedObject, ObjectAttributes, UnfinishedUpload
+from backend.transfer.object_store.protocols import ListedObject, ObjectAttributes, UnfinishedUpload
 from backend.transfer.object_store.s3_client import BotoBucket, translated
 from backend.transfer.object_store.s3_connection import S3Connection
 from backend.transfer.object_store.s3_multipart import upload_in_parts
-from backend.transfer.object_store.s3_options import ObjectOptions, owner_of
+from backend.transfer.object_store.s3_object import DIGEST, OWNER, OpenS3Object, attributes_of, owner_of, require_own
+from backend.transfer.object_store.s3_options import ObjectOptions
 from backend.transfer.object_store.s3_signature import Signature
 from config.http.request import BodyUnreadable, Buffer, FileBody
 
 if TYPE_CHECKING:
-    from config.http.answer import Answer
     from config.http.asked import Asked
     from config.settings import StorageSettings
 
 _BLOCK: Final = 256 * 1024  # bytes per send; each has the whole time-out for itself
 _LARGEST_PUT: Final = 5 * 1024 * 1024 * 1024  # bytes, S3's limit
 _IN_MEMORY: Final = 8 * 1024 * 1024  # bytes; a larger content is read twice instead
-_CHUNK: Final = 1024 * 1024  # bytes, at most, that are given on at once
-_PATIENCE: Final = 1.0  # seconds after which fewer are
-_DIGEST: Final = "x-amz-meta-sha256"
 _CHECKSUM: Final = "x-amz-checksum-sha256"
-_OWNER: Final = "x-amz-meta-isen-attachment"
 _RELOAD_INTERVAL: Final = 30.0  # seconds between two looks for other credentials
 
 
@@ -91,8 +83,8 @@ class S3ObjectStore:
         else:
             _require_unchanged(key, content, digest)
         headers = {
-            _DIGEST: digest.hex(),
-            _OWNER: owner_of(key),
+            DIGEST: digest.hex(),
+            OWNER: owner_of(key),
             _CHECKSUM: b64encode(digest).decode(),
             **self._options.headers,
         }
@@ -161,14 +153,14 @@ class S3ObjectStore:
         return self._connection.ask(key, may_connect=may_connect)
 
     @contextmanager
-    def get(self, key: str, asked: Asked | None = None) -> Iterator[_OpenS3Object]:
+    def get(self, key: str, asked: Asked | None = None) -> Iterator[OpenS3Object]:
         with self._renewing(), self._connection.request("GET", "GetObject", key, asked=asked) as response:
-            yield _OpenS3Object(key, response)
+            yield OpenS3Object(key, response)
 
     def get_range(self, key: str, start: int, end: int) -> bytes:
         headers = {"range": f"bytes={start}-{end - 1}"}
         with self._renewing(), self._connection.request("GET", "GetObject", key, headers=headers) as response:
-            _require_own(key, response)
+            require_own(key, response)
             body = response.read()
         if response.status == 200:  # the server knows no ranges
             body = body[start:end]
@@ -178,7 +170,7 @@ class S3ObjectStore:
 
     def head(self, key: str) -> ObjectAttributes:
         with self._renewing(), self._connection.request("HEAD", "HeadObject", key) as response:
-            return _attributes(key, response)
+            return attributes_of(key, response)
 
     def delete(self, key: str) -> None:
         with self._renewing(), self._connection.request("DELETE", "DeleteObject", key):
@@ -292,28 +284,6 @@ class S3ObjectStore:
             raise ObjectCorrupted(f"{key} read back from the bucket is not what was sent")
 
 
-class _OpenS3Object:
-    def __init__(self, key: str, response: Answer) -> None:
-        self.attributes = _attributes(key, response)
-        self._response = response
-
-    def chunks(self) -> Iterator[Chunk]:
-        missing = self.attributes.size
-        while missing > 0:
-            buffer = bytearray(min(missing, _CHUNK))
-            filled = self._fill(memoryview(buffer))
-            missing -= filled
-            yield buffer if filled == len(buffer) else memoryview(buffer)[:filled]
-
-    def _fill(self, view: memoryview) -> int:
-        """As far as bytes come in time: a byte now and then must not hold the reader until all is there."""
-        filled = self._response.readinto1(view)
-        deadline = time.monotonic() + _PATIENCE
-        while filled < len(view) and time.monotonic() < deadline:
-            filled += self._response.readinto1(view[filled:])
-        return filled
-
-
 def _changed(key: str) -> ContentChanged:
     return ContentChanged(f"the content for {key} is not what its digest says")
 
@@ -341,36 +311,6 @@ def _blocks(content: BufferedIOBase, size: int) -> Iterator[bytes]:
             yield block
     except OSError as error:
         raise BodyUnreadable(error) from error
-
-
-def _require_own(key: str, response: Answer) -> None:
-    owner = response.headers.get(_OWNER)  # earlier versions and the native plugin did not say
-    if owner not in (None, owner_of(key)):
-        raise ObjectCorrupted(f"at {key} is the object of {owner:.80}: it was put into another one's place")
-
-
-def _attributes(key: str, response: Answer) -> ObjectAttributes:
-    _require_own(key, response)
-    try:
-        size = int(response.headers["content-length"])
-        digest = bytes.fromhex(response.headers.get(_DIGEST, ""))
-    except (KeyError, ValueError):
-        raise ObjectCorrupted(f"the answer for {key} lacks its length, or its digest is not hexadecimal") from None
-    return ObjectAttributes(
-        size,
-        digest or None,
-        etag=response.headers.get("etag", "").strip('"'),
-        modified=_unix_time(response.headers.get("last-modified", "")),
-        storage_class=response.headers.get("x-amz-storage-class", ""),
-    )
-
-
-@lru_cache  # parsing takes 20 µs, and what is read together was often put within a few seconds
-def _unix_time(http_date: str) -> float:
-    try:
-        return parsedate_to_datetime(http_date).timestamp()
-    except ValueError:
-        return 0.0
 
 
 def _md5(data: Any = b"") -> Any:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from backend.transfer.object_store.errors import ContentChanged
-from backend.transfer.object_store.s3_options import owner_of
+from backend.transfer.object_store.s3_object import owner_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef, CompleteMultipartUploadOutputTypeDef

@@ -28,11 +28,6 @@ _ABOUT_OPTIONS: Final = {"InvalidStorageClass", "InvalidTag", "InvalidEncryption
 _PERHAPS_ABOUT_OPTIONS: Final = {"InvalidArgument", "InvalidRequest", "NotImplemented"}  # of MinIO and Ceph
 
 
-def owner_of(key: str) -> str:
-    """What an object says of whose it is: the attachment's UUID, the same below every prefix and in every structure."""
-    return quote(key.rpartition("/")[2].partition(".")[0], safe="")
-
-
 class ObjectOptions:
     """What goes with every object that is put."""
 
