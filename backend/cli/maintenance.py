@@ -32,12 +32,13 @@ from backend.maintenance.copies import Copies, FolderCopies
 from backend.maintenance.export import Export
 from backend.maintenance.findings import Finding, Kind
 from backend.maintenance.local import FoldersUnreadable
+from backend.maintenance.progress import Progress
 from backend.maintenance.reencryption import Reencryption
 from backend.maintenance.release import Release, StillInUse
 from backend.maintenance.repair import DONE, Repair, RepairOptions, TooManyDeletions
 from backend.maintenance.rest import OrthancUnavailable
 from backend.maintenance.set_up import DEFAULT_PARALLEL, Archive, open_archive, open_bucket_copies
-from backend.maintenance.verification import Options, Progress, Verification
+from backend.maintenance.verification import Options, Verification
 from backend.maintenance.where import NoSuchId, look_up
 from backend.transfer.object_store.errors import ObjectStoreError, UnusableSettings
 from config.child_process import CANNOT_START

@@ -15,8 +15,9 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from backend.maintenance.findings import Action, Deed, Finding, Kind
+from backend.maintenance.progress import Progress
 from backend.maintenance.repair import DONE
-from backend.maintenance.verification import Progress, Verification
+from backend.maintenance.verification import Verification
 from backend.maintenance.where import Whereabouts
 
 _SHOWN: Final = 50  # lines of a table; --json has all

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import md5, sha256
 from pathlib import Path
@@ -19,8 +18,8 @@ from backend.maintenance.findings import Finding, Kind
 from backend.maintenance.index import IndexedAttachment
 from backend.maintenance.local import Place
 from backend.maintenance.patience import patiently
+from backend.maintenance.progress import Progress, with_each
 from backend.maintenance.set_up import Archive
-from backend.maintenance.verification import Progress
 from backend.storage_directory import StorageDirectory, storage_path
 from backend.transfer.object_store.errors import ObjectCorrupted, ObjectError
 from backend.transfer.object_store.protocols import Chunk
@@ -46,16 +45,18 @@ class Export:
             OrthancUnavailable, ObjectStoreError, OSError: it could not be finished.
         """
         self._directory.recover()
-        total, done = self._archive.index.count(), 0
-        with ThreadPoolExecutor(self._parallel, thread_name_prefix="export") as pool:
-            for resources, attachments in self._archive.index.attachments():
-                for attachment, outcome in zip(attachments, pool.map(self._write, attachments), strict=True):
-                    if isinstance(outcome, ObjectError):
-                        key = self._archive.naming.key(attachment.name)
-                        on_failure(Finding(Kind.MISSING, attachment.name, key, str(outcome), attachment.path))
-                    self.counts["failed" if isinstance(outcome, ObjectError) else outcome] += 1
-                done += resources
-                self._on_progress(Progress("Writing files", done, max(total, done)))
+        outcomes = with_each(
+            self._archive.index,
+            self._write,
+            parallel=self._parallel,
+            step="Writing files",
+            on_progress=self._on_progress,
+        )
+        for attachment, outcome in outcomes:
+            if isinstance(outcome, ObjectError):
+                key = self._archive.naming.key(attachment.name)
+                on_failure(Finding(Kind.MISSING, attachment.name, key, str(outcome), attachment.path))
+            self.counts["failed" if isinstance(outcome, ObjectError) else outcome] += 1
 
     def _write(self, attachment: IndexedAttachment) -> str | ObjectError:
         with suppress(FileNotFoundError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import md5, sha256
 from tempfile import SpooledTemporaryFile
 from typing import Final
@@ -17,8 +16,8 @@ from backend.maintenance.findings import Finding, Kind
 from backend.maintenance.index import IndexedAttachment
 from backend.maintenance.local import Place
 from backend.maintenance.patience import patiently
+from backend.maintenance.progress import Progress, with_each
 from backend.maintenance.set_up import Archive
-from backend.maintenance.verification import Progress
 from backend.transfer.object_store.errors import ObjectCorrupted, ObjectError, ObjectMissing
 
 _IN_MEMORY: Final = 16 * 1024 * 1024  # bytes; a larger attachment goes to a nameless file in TMPDIR
@@ -43,16 +42,18 @@ class Reencryption:
         Raises:
             OrthancUnavailable, ObjectStoreError, OSError: it could not be finished.
         """
-        total, done = self._archive.index.count(), 0
-        with ThreadPoolExecutor(self._parallel, thread_name_prefix="encrypt") as pool:
-            for resources, attachments in self._archive.index.attachments():
-                for attachment, outcome in zip(attachments, pool.map(self._attempt, attachments), strict=True):
-                    if isinstance(outcome, ObjectError):
-                        key = self._archive.naming.key(attachment.name)
-                        on_failure(Finding(Kind.UNREADABLE, attachment.name, key, str(outcome), attachment.path))
-                    self.counts["failed" if isinstance(outcome, ObjectError) else outcome] += 1
-                done += resources
-                self._on_progress(Progress("Encrypting", done, max(total, done)))
+        outcomes = with_each(
+            self._archive.index,
+            self._attempt,
+            parallel=self._parallel,
+            step="Encrypting",
+            on_progress=self._on_progress,
+        )
+        for attachment, outcome in outcomes:
+            if isinstance(outcome, ObjectError):
+                key = self._archive.naming.key(attachment.name)
+                on_failure(Finding(Kind.UNREADABLE, attachment.name, key, str(outcome), attachment.path))
+            self.counts["failed" if isinstance(outcome, ObjectError) else outcome] += 1
 
     def _attempt(self, attachment: IndexedAttachment) -> str | ObjectError:
         try:

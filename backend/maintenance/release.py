@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from backend.maintenance.content import compare
@@ -17,8 +16,8 @@ from backend.maintenance.findings import Finding, Kind
 from backend.maintenance.index import IndexedAttachment
 from backend.maintenance.local import LocalFile, Place, is_copy
 from backend.maintenance.patience import patiently
+from backend.maintenance.progress import Progress, with_each
 from backend.maintenance.set_up import Archive
-from backend.maintenance.verification import Progress
 from backend.storage_directory import StorageDirectory
 from backend.transfer.object_store.errors import ObjectError, ObjectMissing
 
@@ -71,17 +70,19 @@ class Release:
         Raises:
             OrthancUnavailable, ObjectStoreError, OSError: it could not be finished.
         """
-        total, done = self._archive.index.count(), 0
-        with ThreadPoolExecutor(self._parallel, thread_name_prefix="release") as pool:
-            for resources, attachments in self._archive.index.attachments():
-                for attachment, kept in zip(attachments, pool.map(self._release, attachments), strict=True):
-                    if kept is not None:
-                        self.counts["kept files" if kept else "removed files"] += 1
-                    if kept:
-                        key = self._archive.naming.key(attachment.name)
-                        on_kept(Finding(Kind.MISSING, attachment.name, key, kept, attachment.path, attachment.size))
-                done += resources
-                self._on_progress(Progress("Removing files", done, max(total, done)))
+        outcomes = with_each(
+            self._archive.index,
+            self._release,
+            parallel=self._parallel,
+            step="Removing files",
+            on_progress=self._on_progress,
+        )
+        for attachment, kept in outcomes:
+            if kept is not None:
+                self.counts["kept files" if kept else "removed files"] += 1
+            if kept:
+                key = self._archive.naming.key(attachment.name)
+                on_kept(Finding(Kind.MISSING, attachment.name, key, kept, attachment.path, attachment.size))
 
     def _release(self, attachment: IndexedAttachment) -> str | None:
         """Why the file is kept; "" if it was removed, None if there was none."""

@@ -28,9 +28,9 @@ from backend.maintenance.heads import rebuilt_head
 from backend.maintenance.local import Place
 from backend.maintenance.orphans import Nature, look_at
 from backend.maintenance.patience import patiently
+from backend.maintenance.progress import Progress, indexed
 from backend.maintenance.rest import OrthancRefused
 from backend.maintenance.set_up import Archive
-from backend.maintenance.verification import Progress
 from backend.storage_directory import StorageDirectory
 from backend.transfer.object_store.errors import ObjectError, ObjectStoreError
 from backend.transfer.object_store.protocols import UnfinishedUpload
@@ -202,11 +202,8 @@ class Repair:
     def _referenced(self, names: set[str]) -> set[str]:
         """Those of the names that the index holds after all, from a second reading."""
         found: set[str] = set()
-        total, done = self._archive.index.count(), 0
-        for resources, attachments in self._archive.index.attachments():
+        for attachments in indexed(self._archive.index, "Reading the index again", self._on_progress):
             found.update(names.intersection(attachment.name for attachment in attachments))
-            done += resources
-            self._on_progress(Progress("Reading the index again", done, max(total, done)))
         return found
 
     def _copies(self, finding: Finding) -> Iterator[tuple[str, BufferedIOBase]]:

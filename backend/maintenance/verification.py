@@ -25,6 +25,7 @@ from backend.maintenance.findings import Counts, Finding, Kind
 from backend.maintenance.index import IndexedAttachment
 from backend.maintenance.local import Place
 from backend.maintenance.patience import patiently
+from backend.maintenance.progress import Progress, indexed
 from backend.maintenance.set_up import DEFAULT_PARALLEL, Archive
 from backend.maintenance.verdict import Verdict, Window, side_by_side
 from backend.transfer.object_store.errors import (
@@ -54,15 +55,6 @@ class Options:
     settle: float = 30.0  # seconds that uploads and removals under way may take, before anything is called wrong
     parallel: int = DEFAULT_PARALLEL
     bucket_only: bool = False  # what only StorageDirectory has is missing: the list of what a migration has to do
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far verification is; `total` is 0 where it is not known."""
-
-    step: str
-    done: int
-    total: int
 
 
 class Verification:
@@ -104,11 +96,8 @@ class Verification:
         self._look_for_stale_uploads(started - self._options.grace)
 
     def _read_index(self) -> None:
-        total, done = self._archive.index.count(), 0
-        for resources, attachments in self._archive.index.attachments():
+        for attachments in indexed(self._archive.index, "Reading the index", self._on_progress):
             self._catalogue.add(attachments)
-            done += resources
-            self._on_progress(Progress("Reading the index", done, max(total, done)))
         self.counts.attachments = len(self._catalogue)
 
     def _compare(self, window: Window, sample: set[str], orphans_before: float) -> None:
