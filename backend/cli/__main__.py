@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from backend.cli import maintenance
+from backend.cli import maintenance, migration
 from backend.cli import status as running
 from backend.cli.check import Report, run_checks
 from backend.cli.outcome import Verdict
@@ -84,7 +84,8 @@ def status(
     raise typer.Exit(FAILED if any(line.healthy is False for line in lines) else 0)
 
 
-maintenance.register(app)
+for command in (*maintenance.COMMANDS, *migration.COMMANDS):
+    app.command()(command)
 
 
 def _print_json(report: Report) -> None:

@@ -26,7 +26,8 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeArchive:
     def open_archive(*_: Any, storage_directory: Path | None = None, **__: Any) -> Archive:
         return made.with_storage_directory(storage_directory, is_hybrid=False) if storage_directory else made.archive
 
-    monkeypatch.setattr("backend.cli.maintenance.open_archive", open_archive)
+    for module in ("maintenance", "migration"):
+        monkeypatch.setattr(f"backend.cli.{module}.open_archive", open_archive)
     monkeypatch.setattr("backend.maintenance.patience.back_off", lambda *_, **__: 0.0)
     return made
 
