@@ -26,7 +26,11 @@ _TAKEN: Final = ("Success", "AlreadyStored", "FilteredOut")
 
 
 class HandOver:
-    """Thread-safe."""
+    """Thread-safe.
+
+    Its threads end with the process, whatever they are at. The journal's files are then locked no longer, and another
+    worker adopts them; Orthanc does not mind being handed an instance again.
+    """
 
     def __init__(self, journal: Journal, client: OrthancClient, note_origin: Callable[[Origin], None]) -> None:
         self._journal = journal
@@ -35,19 +39,12 @@ class HandOver:
         self._changed = threading.Condition()
         self._waiting: list[tuple[float, int, int, Entry]] = []  # heap of (not before, number, failures, entry)
         self._numbers = itertools.count()
-        self._has_stopped = threading.Event()
 
     def start(self) -> None:
         """Begin, first with what earlier workers have left."""
         threading.Thread(target=self._adopt, name="received-adopt", daemon=True).start()
         for number in range(_THREADS):
             threading.Thread(target=self._run, name=f"received-{number}", daemon=True).start()
-
-    def stop(self) -> None:
-        """Begin nothing more; the journal keeps what is left for the next worker."""
-        self._has_stopped.set()
-        with self._changed:
-            self._changed.notify_all()
 
     @property
     def journal(self) -> Journal:
@@ -65,7 +62,7 @@ class HandOver:
         return {"Received": self._journal.report()}
 
     def _adopt(self) -> None:
-        while not self._has_stopped.is_set():
+        while True:
             try:
                 adopted = self._journal.adopt()
             except OSError as error:
@@ -75,26 +72,25 @@ class HandOver:
                 log.warning("received_adopted count=%d", len(adopted))
             for entry in adopted:
                 self.add(entry)
-            self._has_stopped.wait(_ADOPTION)
+            time.sleep(_ADOPTION)
 
     def _run(self) -> None:
-        while (following := self._next()) is not None:
-            failures, entry = following
+        while True:
+            failures, entry = self._next()
             try:
                 self._hand_over(entry, failures)
             except Exception as error:  # noqa: BLE001 - whatever it is, the instance must not be forgotten
                 log.error("received_postponed instance=%s reason=%s", entry.name, type(error).__name__)  # noqa: TRY400
                 self.add(entry, failures + 1, _LONGEST_PAUSE)
 
-    def _next(self) -> tuple[int, Entry] | None:
+    def _next(self) -> tuple[int, Entry]:
         with self._changed:
-            while not self._has_stopped.is_set():
+            while True:
                 now = time.monotonic()
                 if self._waiting and self._waiting[0][0] <= now:
                     _, _, failures, entry = heapq.heappop(self._waiting)
                     return failures, entry
                 self._changed.wait(self._waiting[0][0] - now if self._waiting else None)
-            return None
 
     def _hand_over(self, entry: Entry, failures: int) -> None:
         body = partial(entry.blocks, verified=failures > 0 or not entry.is_new)

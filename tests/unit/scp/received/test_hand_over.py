@@ -20,6 +20,7 @@ from scp.received.hand_over import HandOver
 from scp.received.journal import Entry, Journal
 
 ORIGIN = {"RemoteAET": "CT1", "CalledAET": "ISEN", "RemoteIP": "192.0.2.7"}
+NOTHING = Entry("", -1, 0, {}, 0.0, None, is_new=True)
 
 
 class Answers(OrthancClient):
@@ -43,14 +44,23 @@ class Answers(OrthancClient):
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Pauses are short, and the threads of each test end with it."""
+    """Pauses are short, and the threads of each test end with it, as they otherwise do with the process."""
     monkeypatch.setattr(hand_over, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(hand_over, "_ADOPTION", 0.1)
     started: list[HandOver] = []
     start = HandOver.start
     monkeypatch.setattr(HandOver, "start", lambda work: (started.append(work), start(work)))
     yield
+
+    def end(*_: object) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # whose exit this is, is known
+    monkeypatch.setattr(Journal, "adopt", end)
+    monkeypatch.setattr(HandOver, "_hand_over", end)
     for work in started:
-        work.stop()
+        for _ in range(hand_over._THREADS):
+            work.add(NOTHING)
     wait_until(lambda: not any("received-" in thread.name for thread in threading.enumerate()), 10, "all have ended")
 
 
