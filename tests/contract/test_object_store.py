@@ -22,7 +22,6 @@ from backend.transfer.object_store.errors import (
     ObjectMissing,
     ObjectStoreError,
 )
-from backend.transfer.object_store.memory import MemoryObjectStore
 from backend.transfer.object_store.protocols import ObjectAttributes, ObjectStore, UnfinishedUpload
 from backend.transfer.object_store.s3 import S3ObjectStore
 from config.http.asked import Asked
@@ -30,6 +29,7 @@ from config.settings import MEGABYTE, StorageSettings
 from tests.bench.distant_s3 import DistantS3
 from tests.fakes import s3_faults
 from tests.fakes.encryption import encrypted
+from tests.fakes.memory_object_store import MemoryObjectStore
 from tests.servers.real_s3 import RealS3
 
 BODY = bytes(range(256)) * 5000

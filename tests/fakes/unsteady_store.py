@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from io import BufferedIOBase
 from typing import TYPE_CHECKING
 
-from backend.transfer.object_store.memory import MemoryObjectStore
 from backend.transfer.object_store.protocols import OpenObject
+from tests.fakes.memory_object_store import MemoryObjectStore
 
 if TYPE_CHECKING:
     from config.http.asked import Asked

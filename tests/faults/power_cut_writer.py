@@ -31,12 +31,12 @@ from backend import messages
 from backend.atomic_file import write_digest
 from backend.plugin.transfer_client import TransferClient
 from backend.spool import Spool, SpoolFull
-from backend.transfer.object_store.memory import MemoryObjectStore
 from backend.transfer.process import TransferProcess
 from backend.transfer.series_index import SeriesIndex
 from config.settings import OrthancSettings, StorageSettings
 from config.whole_writes import write_all
 from scp.arrivals import Arrivals
+from tests.fakes.memory_object_store import MemoryObjectStore
 
 MEGABYTE = 1024 * 1024
 THREADS = 4

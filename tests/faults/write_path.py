@@ -29,7 +29,6 @@ from backend.transfer.availability import Availability, ObservedObjectStore
 from backend.transfer.counters import Counters
 from backend.transfer.kept_names import KeptNames
 from backend.transfer.name_locks import NameLocks
-from backend.transfer.object_store.memory import MemoryObjectStore
 from backend.transfer.pending_queue import PendingQueue
 from backend.transfer.read_cache import ReadCache
 from backend.transfer.removals import Removals
@@ -38,6 +37,7 @@ from backend.transfer.report import ReleasedBytes
 from backend.transfer.spool_watch import SpoolWatch
 from backend.transfer.uploader import Uploader
 from scp.arrivals import Arrivals
+from tests.fakes.memory_object_store import MemoryObjectStore
 
 MEGABYTE = 1024 * 1024
 STORAGE = {

@@ -14,7 +14,6 @@ import pytest
 from backend.cli import bucket, folders, network
 from backend.cli.outcome import Outcome, Verdict
 from backend.transfer.object_store.errors import AccessDenied
-from backend.transfer.object_store.memory import MemoryObjectStore
 from config.settings import (
     MEGABYTE,
     DicomSettings,
@@ -24,6 +23,7 @@ from config.settings import (
     TlsSettings,
     WorklistSettings,
 )
+from tests.fakes.memory_object_store import MemoryObjectStore
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from backend.maintenance.set_up import Archive, Naming
 from backend.object_key import attachment_name
 from backend.spool import FOLDERS
 from backend.storage_directory import storage_path
-from backend.transfer.object_store.memory import MemoryObjectStore
 from config.settings import StorageSettings
+from tests.fakes.memory_object_store import MemoryObjectStore
 
 
 class FakeRest:

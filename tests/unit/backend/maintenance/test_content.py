@@ -11,8 +11,8 @@ from pydicom.uid import generate_uid
 
 from backend.maintenance.content import compare, dicom_file, orthanc_id, read
 from backend.transfer.object_store.errors import ObjectCorrupted
-from backend.transfer.object_store.memory import MemoryObjectStore
 from tests.fakes.images import made_up_ct
+from tests.fakes.memory_object_store import MemoryObjectStore
 
 
 def image() -> bytes:

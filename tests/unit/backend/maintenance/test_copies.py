@@ -11,7 +11,7 @@ import pytest
 from backend.maintenance.copies import BucketCopies, Copies, FolderCopies
 from backend.maintenance.findings import Finding, Kind
 from backend.transfer.object_store.errors import Unreachable
-from backend.transfer.object_store.memory import MemoryObjectStore
+from tests.fakes.memory_object_store import MemoryObjectStore
 
 UUID = "11223333-4444-5555-6666-777777777777"
 FLAT, LEGACY = f"{UUID}.dcm", UUID

@@ -165,11 +165,11 @@ def test_an_etag_that_is_no_md5_costs_one_reading_and_no_alarm(
 ) -> None:
     for number in range(40):
         fake.stored(bytes([number]))
-    monkeypatch.setattr("backend.transfer.object_store.memory._etag", lambda body: "0" * 32)
+    monkeypatch.setattr("tests.fakes.memory_object_store._etag", lambda body: "0" * 32)
     found, counts, _ = verify(fake)
     assert found == {}
     assert 1 <= counts.read <= 2 * 4 + 2  # those that were under way already
-    monkeypatch.setattr("backend.transfer.object_store.memory._etag", lambda body: "0" * 32 + "-2")
+    monkeypatch.setattr("tests.fakes.memory_object_store._etag", lambda body: "0" * 32 + "-2")
     assert verify(fake)[1].read == 0
 
 

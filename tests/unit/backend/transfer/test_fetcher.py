@@ -29,9 +29,9 @@ from backend.transfer.object_store.errors import (
     Throttled,
     Unreachable,
 )
-from backend.transfer.object_store.memory import _OpenMemoryObject
 from backend.transfer.object_store.protocols import Chunk
 from config.http.asked import Asked
+from tests.fakes.memory_object_store import _OpenMemoryObject
 from tests.fakes.transfer_child import content_of, name_of
 from tests.fakes.unsteady_store import raising
 from tests.unit.backend.transfer.conftest import MAXIMUM_CACHE, Parts

@@ -11,10 +11,10 @@ import pytest
 from backend.transfer.encryption.native import NativeObjectStore
 from backend.transfer.encryption.store import EncryptedObjectStore, UnencryptedObjectStore
 from backend.transfer.object_store.errors import ObjectUnencrypted, UnusableSettings, WrongKey
-from backend.transfer.object_store.memory import MemoryObjectStore
 from backend.transfer.stores import encrypting, open_object_store
 from config.settings import StorageSettings
 from tests.fakes.encryption import put, read
+from tests.fakes.memory_object_store import MemoryObjectStore
 from tests.unit.backend.transfer.encryption.test_native import BODY, NAME, native
 
 

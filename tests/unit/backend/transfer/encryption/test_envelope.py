@@ -14,8 +14,8 @@ from backend.custom_data import CHUNK as CUSTOM_DATA_CHUNK
 from backend.transfer.encryption import envelope as format_1
 from backend.transfer.encryption.envelope import CHUNK, HEADER, STORED_CHUNK, plaintext_sizes, stored_size
 from backend.transfer.object_store.errors import ObjectCorrupted, ObjectError, ObjectOfAnotherKey
-from backend.transfer.object_store.memory import MemoryObjectStore
 from tests.fakes.encryption import SECRETS, encrypted, keyring, put, read
+from tests.fakes.memory_object_store import MemoryObjectStore
 
 NAME = "0b6bd1c2-4b2e-4a5d-8f7e-000000000001.dcm"
 OTHER = "0b6bd1c2-4b2e-4a5d-8f7e-000000000002.dcm"

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from backend.transfer.encryption.native import OVERHEAD, NativeKeys, NativeObjectStore
 from backend.transfer.object_store.errors import ObjectCorrupted, ObjectMissing, ObjectOfAnotherKey
-from backend.transfer.object_store.memory import MemoryObjectStore
 from backend.transfer.object_store.protocols import ObjectStore
 from tests.fakes.encryption import encrypted, put, read
+from tests.fakes.memory_object_store import MemoryObjectStore
 
 NAME = "0b6bd1c2-4b2e-4a5d-8f7e-000000000001.dcm"
 MASTER = bytes(range(32))

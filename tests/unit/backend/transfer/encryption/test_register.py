@@ -10,8 +10,8 @@ import pytest
 from backend.transfer.encryption.register import KeyRegister
 from backend.transfer.encryption.store import EncryptedObjectStore, UnencryptedObjectStore
 from backend.transfer.object_store.errors import AccessDenied, Unreachable, WrongKey
-from backend.transfer.object_store.memory import MemoryObjectStore
 from tests.fakes.encryption import SECRETS, encrypted, keyring, put, read
+from tests.fakes.memory_object_store import MemoryObjectStore
 
 REGISTER = "isen-encryption-keys"
 

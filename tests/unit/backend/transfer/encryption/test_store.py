@@ -12,9 +12,9 @@ from backend.transfer.encryption.envelope import CHUNK, HEADER, stored_size
 from backend.transfer.encryption.register import KeyRegister
 from backend.transfer.encryption.store import UnencryptedObjectStore
 from backend.transfer.object_store.errors import ContentChanged, ObjectCorrupted, ObjectOfAnotherKey, ObjectUnencrypted
-from backend.transfer.object_store.memory import MemoryObjectStore
 from backend.transfer.object_store.protocols import UnfinishedUpload
 from tests.fakes.encryption import SECRETS, encrypted, keyring, put, read
+from tests.fakes.memory_object_store import MemoryObjectStore
 
 BODY = bytes(range(256)) * 2000
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from backend.transfer.object_store.memory import MemoryObjectStore
 from tests.fakes.encryption import encrypted, flipped, keyring, put, read
+from tests.fakes.memory_object_store import MemoryObjectStore
 from tests.vectors.make_encryption import plaintext, vector, vectors
 
 ROOT = Path(__file__).parents[5]

@@ -39,7 +39,7 @@ class MemoryObjectStore:
             self._objects[key] = body, digest
             self.modified[key] = time.time()
 
-    def verifies_checksums(self, key: str) -> bool:  # noqa: ARG002 - nothing can be altered on its way here
+    def verifies_checksums(self, key: str) -> bool:
         return True
 
     def put_foreign(self, key: str, body: bytes, digest: bytes | None = None) -> None:
@@ -48,11 +48,11 @@ class MemoryObjectStore:
             self._objects[key] = body, digest
             self.modified[key] = time.time()
 
-    def ask(self, key: str, *, may_connect: bool = False) -> Asked | None:  # noqa: ARG002 - nothing is far away
+    def ask(self, key: str, *, may_connect: bool = False) -> Asked | None:
         return None
 
     @contextmanager
-    def get(self, key: str, asked: Asked | None = None) -> Iterator[_OpenMemoryObject]:  # noqa: ARG002 - as above
+    def get(self, key: str, asked: Asked | None = None) -> Iterator[_OpenMemoryObject]:
         yield _OpenMemoryObject(*self._find(key), self.modified.get(key, 0.0))
 
     def get_range(self, key: str, start: int, end: int) -> bytes:
