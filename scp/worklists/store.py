@@ -126,11 +126,6 @@ class Transaction:
         )
         return entry_id
 
-    def by_order(self, order_key: str) -> StoredEntry | None:
-        """The entry that was made for this order's step."""
-        row = self.connection.execute(_SELECT + "WHERE order_key = ?", (order_key,)).fetchone()
-        return StoredEntry(*row) if row else None
-
     def by_order_prefix(self, prefix: str) -> list[StoredEntry]:
         """Every entry whose order key begins so."""
         rows = self.connection.execute(
