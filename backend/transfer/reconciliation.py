@@ -22,7 +22,6 @@ has its own durability and other Orthancs, nothing is done.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +34,7 @@ from backend.maintenance.rest import OrthancRefused, OrthancUnavailable
 from backend.transfer import power_cut
 from backend.transfer.back_off import back_off
 from backend.transfer.counters import Counters
+from backend.transfer.deleted_since import DeletedSince
 from backend.transfer.dicom_header import as_dicom_file, is_head, orthanc_id_of
 from backend.transfer.kept_names import KeptNames
 from backend.transfer.object_store.errors import ObjectCorrupted, ObjectMissing, ObjectStoreError
@@ -81,17 +81,15 @@ class Reconciliation:
         self._is_stored = is_stored
         self._on_buried = on_buried
         self._removals = set(owed.removed) if owed else set[str]()
-        self._earlier = self._removals | {entry.name for entry in self._buried()}
+        self._deleted_since = DeletedSince(spool, owners, earlier=self._removals)
         self._tombstones_sync = DirectorySync(spool / "tombstones")
         self._stopped = threading.Event()
         self._state = "Waiting" if owed else "NotNeeded"
         self._undecided = 0
         self._refusals: dict[str, int] = {}  # by name
-        self._removed_again: dict[str, set[str]] = {}  # SOPInstanceUID → names of what Orthanc has deleted for us
-        self._just_removed: list[str] = []  # SOPInstanceUIDs of these: they may have been sent at that very moment
+        self._just_removed: list[str] = []  # SOPInstanceUIDs: they may have been sent while Orthanc deleted them for us
         self._is_deleting = False  # what is sent now may be dropped, because Orthanc has it still
         self._settled = 0.0  # monotonic; by then everybody was answered who sent one of these before it was deleted
-        self._removed_since: dict[str, set[str]] = {}  # SOPInstanceUID → names that were removed since the start
         if owed:
             for folder in self._kept:
                 folder.hold()
@@ -199,13 +197,13 @@ class Reconciliation:
         known = self._index.with_sop_instance(owner) if owner else []
         for attachment in known:
             if attachment.name == name and attachment.attachment == "dicom":
-                if self._was_removed_since(owner or ""):
+                if self._deleted_since.by_others(owner or ""):
                     self._leave(name, "it was removed, but sent again since: Orthanc has dropped what was sent")
                 elif self._was_only_replaced(attachment, known):
                     self._take_back(name, owner or "")
                 else:
                     names = {one.name for one in known if one.resource == attachment.resource}
-                    self._removed_again.setdefault(owner or "", set()).update(names)
+                    self._deleted_since.expect(owner or "", names)
                     self._just_removed.append(owner or "")
                     self._index.delete_instance(attachment.resource)
                     self._settled = time.monotonic() + _ANSWERED
@@ -233,17 +231,16 @@ class Reconciliation:
     def _store_what_was_sent(self, uid: str) -> None:
         """Of what it was sent before it deleted the instance for us, Orthanc has said that it has it already."""
         self._stopped.wait(max(0.0, self._settled - time.monotonic()))
-        if self._was_removed_since(uid):
-            for name in sorted(self._removed_since[uid] - self._removed_again[uid]):
-                if self._index.with_sop_instance(uid):
-                    break
-                try:
-                    with self._open(name) as file:
-                        if not name.endswith(_DERIVED) and not is_head(file):
-                            with as_dicom_file(file, self._spool) as dicom:
-                                self._post(name, uid, dicom)
-                except (ObjectMissing, ObjectCorrupted, ValueError) as error:
-                    self._leave(name, str(error))
+        for name in sorted(self._deleted_since.by_others(uid)):
+            if self._index.with_sop_instance(uid):
+                break
+            try:
+                with self._open(name) as file:
+                    if not name.endswith(_DERIVED) and not is_head(file):
+                        with as_dicom_file(file, self._spool) as dicom:
+                            self._post(name, uid, dicom)
+            except (ObjectMissing, ObjectCorrupted, ValueError) as error:
+                self._leave(name, str(error))
         self._just_removed.remove(uid)
 
     def _store_again(self, name: str) -> None:
@@ -261,7 +258,7 @@ class Reconciliation:
                 with as_dicom_file(file, self._spool) as dicom:
                     instance = orthanc_id_of(dicom)  # patients may share a SOPInstanceUID
                     known = [attachment for attachment in known if attachment.resource == instance]
-                    if not known and self._was_removed_since(uid):
+                    if not known and self._deleted_since.by_others(uid):
                         self._leave(name, "an instance of its SOPInstanceUID was deleted since the start")
                     elif not known:
                         known = self._post(name, uid, dicom)
@@ -316,16 +313,3 @@ class Reconciliation:
 
     def _is_removed(self, name: str) -> bool:
         return any((self._spool / folder / name).exists() for folder in ("tombstones", "removed"))
-
-    def _was_removed_since(self, uid: str) -> bool:
-        """Whether somebody has deleted this instance since the start: a peer may have sent it again before."""
-        for entry in self._buried():
-            if entry.name not in self._earlier:
-                owner = self._owners.of(entry.name)
-                self._earlier.add(entry.name)
-                if owner is not None:
-                    self._removed_since.setdefault(owner, set()).add(entry.name)
-        return not self._removed_since.get(uid, set()) <= self._removed_again.get(uid, set())
-
-    def _buried(self) -> list[os.DirEntry[str]]:
-        return [entry for folder in ("tombstones", "removed") for entry in os.scandir(self._spool / folder)]
