@@ -121,10 +121,6 @@ class OrthancClient:
         maximum_connections = max(LEAST_CONNECTIONS, settings.http_threads_count * 4 // 5 // workers)
         self._servers = OrthancServers(settings, token, worker, maximum_connections, read_timeout)
 
-    def close(self) -> None:
-        """Close the idle connections."""
-        self._servers.close()
-
     def system(self) -> dict[str, Any]:
         """`GET /system`."""
         answer: dict[str, Any] = self._json("GET", "/system")

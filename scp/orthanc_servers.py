@@ -59,11 +59,6 @@ class OrthancServers:
         self._away: list[_Server] = []
         self._lock = threading.Lock()
 
-    def close(self) -> None:
-        """Close the idle connections."""
-        for server in self._servers:
-            server.pool.close()
-
     def urlopen(self, method: str, path: str, body: Body | None, headers: Mapping[str, str]) -> Answer:
         """The head of the answer; the body is still to be read. `body` is called for each attempt.
 
