@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, ProtocolError
 
-from config.http.connection import end, translated
+from config.http.connection import Pace, end, translated
 
 if TYPE_CHECKING:
     import urllib3
@@ -34,8 +34,7 @@ _NO_BODY: Final = (204, 304)
 class Answer:
     """Status, headers and body of one answer; leaving its `with` block gives the connection back, or closes it.
 
-    All of it together is waited for twice its time-out, and a second for each `_SLOWEST` bytes that come: a peer that
-    sends a byte now and then does not hold us for as long as it likes.
+    All of it together is waited for twice its time-out, and a second for each `_SLOWEST` bytes that come.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class Answer:
         self._socket = connection.sock
         self._whole = socket.MSG_WAITALL if type(connection.sock) is socket.socket else 0  # TLS knows no flags
         self._rest = received  # and not looked at
-        self._patience = 2 * timeout  # seconds
+        self._pace = Pace(pool, timeout, _SLOWEST)
         try:
             self.status, self.headers, version = self._read_head()
         except (OSError, HTTPError):
@@ -114,7 +113,7 @@ class Answer:
                 count = self._socket.recv_into(buffer, wanted, self._whole) if wanted else 0
             except OSError as error:
                 raise translated(self._pool, error) from error
-            self._require_pace(begun, count)
+            self._pace.require(begun, count)
         self._note(count, wanted)
         return count
 
@@ -254,14 +253,8 @@ class Answer:
             received: bytes = self._socket.recv(size) or b""  # TLS in TLS ends with 0
         except OSError as error:
             raise translated(self._pool, error) from error
-        self._require_pace(begun, len(received))
+        self._pace.require(begun, len(received))
         return received
-
-    def _require_pace(self, begun: float, count: int) -> None:
-        """So many bytes have come since then."""
-        self._patience += count / _SLOWEST - (time.monotonic() - begun)
-        if self._patience < 0:
-            raise ReadTimeoutError(self._pool, "", "the answer comes too slowly")
 
 
 def _fields(lines: Iterable[str]) -> dict[str, str]:

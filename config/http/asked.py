@@ -41,7 +41,7 @@ def ask(
     with lent(pool, connection):
         if make_ready(pool, connection, timeout):
             _open_window(connection)
-        broken = send(connection, head, ())
+        broken = send(pool, connection, head, (), timeout)
         if broken is not None:
             raise broken
     return Asked(pool, connection, method, timeout)

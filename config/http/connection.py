@@ -5,14 +5,42 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
+from typing import TYPE_CHECKING, Any, Final
 
-from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError, SSLError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProtocolError, ReadTimeoutError, SSLError
 
 if TYPE_CHECKING:
     import urllib3
+
+_ONCE_MORE: Final = 0.1  # seconds between attempts to break off
+
+
+class Pace:
+    """How long a peer may take: twice its time-out, and a second for each so many bytes that come or go.
+
+    One that moves a byte now and then keeps each wait short, and does not hold us for as long as it likes.
+    """
+
+    def __init__(self, pool: urllib3.HTTPConnectionPool, timeout: float, slowest: int) -> None:
+        """`timeout` in seconds, `slowest` in bytes per second."""
+        self._pool = pool
+        self._patience = 2 * timeout
+        self._slowest = slowest
+
+    def require(self, begun: float, count: int) -> None:
+        """So many bytes have come or gone since then.
+
+        Raises:
+            ReadTimeoutError: too few.
+        """
+        self._patience += count / self._slowest - (time.monotonic() - begun)
+        if self._patience < 0:
+            raise ReadTimeoutError(self._pool, "", "the peer is too slow")
 
 
 @contextmanager
@@ -22,7 +50,7 @@ def lent(pool: urllib3.HTTPConnectionPool, connection: Any) -> Iterator[None]:
         yield
     except BaseException as error:
         end(pool, connection)
-        if isinstance(error, (OSError, ssl.CertificateError)):
+        if isinstance(error, (OSError, ssl.CertificateError, HTTPException)):
             raise translated(pool, error) from error
         raise
 
@@ -48,9 +76,37 @@ def _connect(pool: urllib3.HTTPConnectionPool, connection: Any) -> None:
     proxy = pool.proxy
     # connections to a proxy's own host and port are for requests that it forwards, also if it speaks TLS
     if proxy is not None and pool.scheme == "https" and (pool.host, pool.port) != (proxy.host, proxy.port):
-        pool._prepare_proxy(connection)  # noqa: SLF001 - asks the proxy for a tunnel
+        with _ended_after(2 * connection.timeout, pool, connection):
+            pool._prepare_proxy(connection)  # noqa: SLF001 - asks the proxy for a tunnel
     else:
         connection.connect()
+
+
+@contextmanager
+def _ended_after(seconds: float, pool: urllib3.HTTPConnectionPool, connection: Any) -> Iterator[None]:
+    """Break off what takes longer, although each wait of it may be short.
+
+    For a tunnel: neither http.client nor TLS within TLS know how long all of it takes.
+    """
+    is_done, is_late = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        if is_done.wait(seconds):
+            return
+        is_late.set()
+        while not is_done.wait(_ONCE_MORE):
+            with suppress(OSError, AttributeError):  # there is none, or TLS is taking it over
+                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+
+    threading.Thread(target=watch, name="tunnel", daemon=True).start()
+    try:
+        yield
+    except Exception as error:
+        if is_late.is_set():
+            raise ConnectTimeoutError(pool, "no tunnel in time") from error
+        raise
+    finally:
+        is_done.set()
 
 
 def _limit(connection: Any, timeout: float) -> None:

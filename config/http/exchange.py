@@ -38,4 +38,4 @@ def exchange(
     connection = pool._get_conn(timeout=pool_timeout)  # noqa: SLF001 - urllib3 has no other way to lend a connection
     with lent(pool, connection):
         make_ready(pool, connection, timeout)
-        return Answer(pool, connection, method, timeout, send(connection, head, body))
+        return Answer(pool, connection, method, timeout, send(pool, connection, head, body, timeout))

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from config.http.connection import Pace
+
+if TYPE_CHECKING:
+    import urllib3
 
 Buffer: TypeAlias = bytes | memoryview
 
 _PIECE: Final = 256 * 1024  # bytes read of a file at a time
+_GIVEN_AT_ONCE: Final = 1024 * 1024  # bytes given to the kernel, which looks at no clock of ours before they are gone
+_SLOWEST: Final = 4 * 1024  # bytes per second, see `Pace`: all of `ConcurrentUploads` may share a slow line
 
 
 class BodyUnreadable(Exception):
@@ -27,7 +35,7 @@ class FileBody:
         self._descriptor = descriptor
         self._size = size
 
-    def send(self, head: bytes, sock: socket.socket) -> None:
+    def send(self, head: bytes, sock: socket.socket, pace: Pace) -> None:
         """Head and body, to a socket without TLS.
 
         Raises:
@@ -37,16 +45,18 @@ class FileBody:
         sock.sendall(head, socket.MSG_MORE if self._size else 0)  # it travels in the packet of the body
         sent = 0
         while sent < self._size:
+            begun = time.monotonic()
             try:
-                count = os.sendfile(sock.fileno(), self._descriptor, sent, self._size - sent)
+                count = os.sendfile(sock.fileno(), self._descriptor, sent, min(self._size - sent, _GIVEN_AT_ONCE))
             except (BrokenPipeError, ConnectionResetError, BlockingIOError):
                 raise
             except OSError:  # the file's or the socket's, or this file system has no sendfile: doing both apart tells
                 for piece in self._pieces(sent):
-                    sock.sendall(piece)
+                    _send_all(sock, piece, pace)
                 return
             if not count:
                 raise self._shorter()
+            pace.require(begun, count)
             sent += count
 
     def __iter__(self) -> Iterator[bytes]:
@@ -81,14 +91,22 @@ def encoded_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
     return head.encode("latin-1")
 
 
-def send(connection: Any, head: bytes, body: Iterable[Buffer]) -> OSError | None:
-    """Send it; the error if the peer has closed the connection before the end, which it may have explained."""
+def send(
+    pool: urllib3.HTTPConnectionPool, connection: Any, head: bytes, body: Iterable[Buffer], timeout: float
+) -> OSError | None:
+    """Send it; the error if the peer has closed the connection before the end, which it may have explained.
+
+    Raises:
+        OSError: it takes nothing in time.
+        ReadTimeoutError: it takes twice the time-out, and a second for each `_SLOWEST` bytes that it has taken.
+    """
     sock = connection.sock
+    pace = Pace(pool, timeout, _SLOWEST)
     try:
         if type(sock) is not socket.socket:  # TLS, or TLS in the TLS of a proxy
             sock.sendall(head)
         elif isinstance(body, FileBody):
-            body.send(head, sock)
+            body.send(head, sock, pace)
             return None
         else:
             pieces = iter(body)
@@ -97,11 +115,19 @@ def send(connection: Any, head: bytes, body: Iterable[Buffer]) -> OSError | None
             if sent < len(head):
                 sock.sendall(head[sent:])
                 sent = len(head)
-            if sent < len(head) + len(first):
-                sock.sendall(memoryview(first)[sent - len(head) :])
+            _send_all(sock, memoryview(first)[sent - len(head) :], pace)
             body = pieces
         for piece in body:
-            sock.sendall(piece)
+            _send_all(sock, piece, pace)
     except (BrokenPipeError, ConnectionResetError) as error:
         return error
     return None
+
+
+def _send_all(sock: socket.socket, piece: Buffer, pace: Pace) -> None:
+    rest = memoryview(piece)
+    while rest:
+        begun = time.monotonic()
+        count = sock.send(rest[:_GIVEN_AT_ONCE])
+        pace.require(begun, count)
+        rest = rest[count:]

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from backend.stack.s3_server import S3Server
 from backend.transfer.object_store.errors import ObjectStoreError, Unreachable, UnusableSettings
 from backend.transfer.object_store.s3 import S3ObjectStore
-from tests.contract.test_object_store import BODY, come, put, read, settings
+from tests.contract.test_object_store import BODY, LARGE, come, put, read, settings
 from tests.contract.test_s3_tls import certificates, url  # noqa: F401 - fixtures
 from tests.fakes.certificates import Certificates
 from tests.fakes.http_proxy import HttpProxy
@@ -43,6 +44,20 @@ def test_plain_requests_are_forwarded_by_it(
     assert read(store, "key")[1] == BODY
     store.delete("key")
     assert proxy.requests == [f"{method} {fake.url}/{BUCKET}/key" for method in ("PUT", "GET", "DELETE")]
+
+
+def test_it_forwards_what_boto3_asks_too(
+    moto: S3Server,
+    proxy: HttpProxy,
+    certificates: Certificates,  # noqa: F811
+) -> None:
+    bucket = f"bucket-{uuid.uuid4()}"
+    store = S3ObjectStore(settings(moto.url, bucket, CaCertificates=certificates.authority), 1)
+    store.create_bucket()
+    put(store, "large", bytes(LARGE))
+    assert [entry.key for entry in store.list("")] == ["large"]
+    assert f"POST {moto.url}/{bucket}/large?uploads" in proxy.requests
+    assert f"GET {moto.url}/{bucket}?list-type=2&prefix=&encoding-type=url" in proxy.requests
 
 
 def test_tls_goes_through_a_tunnel_and_is_verified(
@@ -130,16 +145,21 @@ def test_one_that_lets_nobody_pass_is_named(
             read(S3ObjectStore(settings(endpoint, BUCKET, CaCertificates=certificates.authority), 1), "key")
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
 def test_one_with_a_certificate_that_is_not_trusted_is_not_used(
-    fake: FakeS3,
     certificates: Certificates,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
+    scheme: str,
 ) -> None:
+    """Neither for objects nor for what boto3 asks: it would learn names, and might forge answers."""
     server = HttpProxy(certificates=certificates)
-    monkeypatch.setenv("http_proxy", f"https://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv(f"{scheme}_proxy", f"https://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("no_proxy", "")
+    store = S3ObjectStore(settings(f"{scheme}://s3.test", BUCKET), 1)
     with pytest.raises(Unreachable, match="HttpsCACertificates"):
-        put(S3ObjectStore(settings(fake.url, BUCKET), 1), "key", BODY)
+        put(store, "key", BODY)
+    with pytest.raises(Unreachable, match="HttpsCACertificates"):
+        list(store.list(""))
     assert server.requests == []
     server.stop()
 

@@ -25,7 +25,7 @@ from backend.transfer.counters import Counters
 from backend.transfer.download_slots import Priority
 from backend.transfer.fetcher import Fetcher
 from backend.transfer.name_locks import NameLocks
-from backend.transfer.object_store import s3_connection
+from backend.transfer.object_store import s3_route
 from backend.transfer.object_store.s3 import S3ObjectStore
 from backend.transfer.prefetcher import Prefetcher
 from backend.transfer.read_cache import ReadCache
@@ -136,9 +136,9 @@ def ahead(fake: FakeS3, folder: Path) -> Ahead:
 @pytest.fixture
 def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where an administrator has limited what a connection may hold: the kernel says that it has come before."""
-    options = s3_connection._socket_options
+    options = s3_route._socket_options
     limit = (socket.SOL_SOCKET, socket.SO_RCVBUF, SIZE // 4)
-    monkeypatch.setattr(s3_connection, "_socket_options", lambda request_timeout: [*options(request_timeout), limit])
+    monkeypatch.setattr(s3_route, "_socket_options", lambda request_timeout: [*options(request_timeout), limit])
 
 
 @pytest.mark.parametrize(

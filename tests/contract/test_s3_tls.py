@@ -81,5 +81,5 @@ def test_any_other_authority_is_not_and_the_option_is_named(
     store = S3ObjectStore(settings(url, "bucket", CaCertificates=path), 1)
     with pytest.raises(Unreachable, match="HttpsCACertificates"):
         put(store, "key", BODY)
-    with pytest.raises(Unreachable):
+    with pytest.raises(Unreachable, match="HttpsCACertificates"):
         list(store.list(""))

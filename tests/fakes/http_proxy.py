@@ -55,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         url = urlsplit(self.path)
         connection = http.client.HTTPConnection(url.netloc)
-        connection.request(self.command, url.path, body, dict(self.headers))
+        connection.request(self.command, url._replace(scheme="", netloc="").geturl(), body, dict(self.headers))
         answer = connection.getresponse()
         content = answer.read()
         self.send_response(answer.status)
@@ -65,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
         connection.close()
 
-    do_GET = do_PUT = do_HEAD = do_DELETE = forward  # noqa: N815 - the standard library's names
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward  # noqa: N815 - the standard library's names
 
     def _may_pass(self) -> bool:
         self.server.requests.append(f"{self.command} {self.path}")

@@ -108,6 +108,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         self._serve(self._put)
 
+    def do_POST(self) -> None:
+        self._serve(self._put)  # only for what a fault answers
+
     def do_GET(self) -> None:
         self._serve(self._get)
 
@@ -253,6 +256,16 @@ def answer_after(permission: threading.Event) -> Act:
     def act(*_: object) -> bool:
         permission.wait()
         return False
+
+    return act
+
+
+def say(body: bytes) -> Act:
+    """Answers with this, whatever was asked."""
+
+    def act(handler: Handler, _: bytes) -> bool:
+        handler.answer(200, body)
+        return True
 
     return act
 

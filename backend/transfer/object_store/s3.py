@@ -1,6 +1,6 @@
 """Amazon S3, MinIO, Ceph RGW and whatever else speaks S3.
 
-boto3 finds endpoint, addressing style and credentials, and does what is rare; `S3Connection` puts, gets, heads and
+boto3 finds endpoint, addressing style and credentials, and words what is rare; `S3Connection` puts, gets, heads and
 deletes single objects. That the object is what was put rests on this: the SHA-256 that was taken when the content was
 accepted is signed as the payload hash and goes with it as `x-amz-checksum-sha256`, so that the server refuses other
 bytes; and the answer must carry that checksum. Some servers verify nothing and repeat whatever checksum they were
@@ -218,14 +218,12 @@ class S3ObjectStore:
         settings = self._settings
         self._bucket = BotoBucket(settings, self._connections)
         self._connected_at = time.monotonic()
+        url = self._bucket.url()
         self._connection = S3Connection(
-            self._bucket.url(),
+            url,
+            self._bucket.route(url),
             Signature(settings.region),
             self._bucket.keys,
-            tls=self._bucket.tls,
-            connections=self._connections,
-            connect_timeout=settings.connect_timeout,
-            request_timeout=settings.request_timeout,
             keys_are_fresh=self._bucket.keys_are_fresh,
         )
 

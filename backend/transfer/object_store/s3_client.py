@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import boto3.session
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -18,9 +21,12 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 from botocore.httpsession import get_cert_path
+from urllib3.exceptions import HTTPError
 
 from backend.transfer.object_store.errors import CredentialsRefused, Unreachable, UnusableSettings
+from backend.transfer.object_store.s3_connection import explained
 from backend.transfer.object_store.s3_errors import error_for
+from backend.transfer.object_store.s3_route import Route, RouteOptions
 from backend.transfer.object_store.s3_signature import Keys
 from config.https import verifying_context
 
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
 
     from config.settings import StorageSettings
 
+_PIECE: Final = 256 * 1024  # bytes sent at a time
 NO_CREDENTIALS = (
     "no credentials for S3 were found; set Isen.Storage.AccessKey and SecretKey, "
     "or give this process a profile, a role or AWS_ACCESS_KEY_ID"
@@ -47,18 +54,21 @@ class BotoBucket:
         """
         self.name = settings.bucket_name
         self.region = settings.region
-        self.tls = _tls(settings)
+        self._route_options = RouteOptions(
+            _tls(settings), connections, settings.connect_timeout, settings.request_timeout
+        )
+        self._routes: dict[str, Route] = {}  # by what comes before the path of a URL
         secret = settings.secret_key.get_secret_value() if settings.secret_key else None
         session = boto3.session.Session(settings.access_key, secret, region_name=settings.region)
         try:
             self.client: S3Client = session.client(
                 "s3",
                 endpoint_url=_with_scheme(settings.endpoint) or None,
-                verify=str(settings.ca_certificates) if settings.ca_certificates else None,
-                config=_config(settings, connections),
+                config=_config(settings),
             )
         except (ValueError, BotoCoreError) as error:
             raise UnusableSettings(f"Isen.Storage.Endpoint or Region cannot be used: {error}") from error
+        self.client.meta.events.register("before-send.s3", self._send)  # type: ignore[arg-type]  # it may give an answer
         with translated("finding credentials", None):
             self._credentials = session.get_credentials()
         if self._credentials is None:
@@ -90,6 +100,47 @@ class BotoBucket:
             raise UnusableSettings(f"Isen.Storage: {error}") from error
         return presigned.partition("?")[0].removesuffix("k")
 
+    def route(self, url: str) -> Route:
+        """How requests for this URL are sent; the same for all of a server.
+
+        Raises:
+            UnusableSettings: the endpoint or the proxy of the environment is not a URL.
+        """
+        server = url.partition("://")[2].partition("/")[0]
+        route = self._routes.get(server)
+        return route or self._routes.setdefault(server, Route(url, self._route_options))
+
+    def _send(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
+        """One request of botocore's, in place of its own session."""
+        url = urlsplit(request.url)
+        headers = {name: _text(value) for name, value in request.headers.items()}
+        headers.pop("Expect", None)  # it is not signed, and nobody waits for leave to send the body
+        path = url.path or "/"
+        try:
+            with self.route(request.url).exchange(
+                request.method,
+                f"{path}?{url.query}" if url.query else path,
+                {"host": url.netloc, **headers},
+                _pieces(request.body),
+            ) as answer:
+                headers_of_answer: Any = answer.headers  # botocore makes its own of them
+                return AWSResponse(request.url, answer.status, headers_of_answer, _Body(answer.read()))
+        except HTTPError as error:
+            raise _Broken(error=explained(error)) from error
+
+
+class _Body(BytesIO):
+    """What botocore reads of an answer."""
+
+    def stream(self) -> Iterator[bytes]:
+        yield self.read()
+
+
+class _Broken(HTTPClientError):
+    """There was no answer; botocore may ask once more."""
+
+    fmt = "{error}"
+
 
 @contextmanager
 def translated(operation: str, key: str | None) -> Iterator[None]:
@@ -114,13 +165,9 @@ def translated(operation: str, key: str | None) -> Iterator[None]:
         raise Unreachable(f"{what}: {error}") from error
 
 
-def _config(settings: StorageSettings, connections: int) -> Config:
+def _config(settings: StorageSettings) -> Config:
     return Config(
-        connect_timeout=settings.connect_timeout,
-        read_timeout=settings.request_timeout,
         retries={"total_max_attempts": 2, "mode": "standard"},  # those who call know when to try again
-        tcp_keepalive=True,
-        max_pool_connections=connections,
         signature_version="s3v4",
         s3={"addressing_style": "virtual" if settings.virtual_addressing else "path"},
         request_checksum_calculation="when_required",  # we give checksums ourselves; some servers refuse boto3's
@@ -136,6 +183,16 @@ def _tls(settings: StorageSettings) -> ssl.SSLContext:
         raise UnusableSettings(
             f"HttpsCACertificates: {settings.ca_certificates} is not a readable file of PEM certificates: {error}"
         ) from error
+
+
+def _pieces(body: Any) -> Iterable[bytes]:
+    if hasattr(body, "read"):
+        return iter(lambda: body.read(_PIECE), b"")
+    return [body] if body else ()
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
 def _with_scheme(endpoint: str) -> str:

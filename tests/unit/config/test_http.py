@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
+from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
@@ -17,6 +18,7 @@ from urllib3.exceptions import EmptyPoolError, HTTPError, NewConnectionError, Pr
 from config.http.answer import Answer
 from config.http.asked import LARGEST_AWAITED, Asked, ask
 from config.http.exchange import exchange
+from config.http.request import FileBody
 
 _TIMEOUT = 5.0
 _CLOSE = "the peer ends the connection"
@@ -344,6 +346,42 @@ def test_what_comes_steadily_may_take_longer_than_the_time_out(peer: Peer, pool:
     with get(pool, timeout=1) as answer:
         assert answer.read() == bytes(80_000)
     assert time.monotonic() - begun > 2
+
+
+class SlowReader:
+    """Reads what is sent at 500 KB a second."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _serve(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection, suppress(ConnectionError):
+            while connection.recv(25_000):
+                time.sleep(0.05)
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+@pytest.mark.parametrize(("slowest", "error"), [(10_000_000, "too slow"), (1000, "no answer in time")])
+def test_a_peer_that_takes_a_request_too_slowly_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slowest: int, error: str, *, is_file: bool
+) -> None:
+    """None of the waits is as long as the time-out. One that is fast enough may take longer than twice that."""
+    monkeypatch.setattr("config.http.request._SLOWEST", slowest)
+    content = bytes(5_000_000)
+    (tmp_path / "content").write_bytes(content)
+    with closing(SlowReader()) as reader, (tmp_path / "content").open("rb") as file:
+        body = FileBody(file.fileno(), len(content)) if is_file else [content]
+        pool = urllib3.HTTPConnectionPool("127.0.0.1", reader.port)
+        with pytest.raises(ReadTimeoutError, match=error):
+            exchange(pool, "PUT", "/a", {"host": "h"}, body, timeout=0.4)
+        pool.close()
 
 
 def test_an_answer_that_comes_before_the_body_was_read_is_the_answer() -> None:
