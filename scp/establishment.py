@@ -11,6 +11,7 @@ from scp.administration import CurrentSettings
 from scp.request import Peer
 from scp.upper_layer.associate import (
     APPLICATION_CONTEXT_NAME,
+    SMALLEST_MAXIMUM_LENGTH,
     AssociateRequest,
     UserIdentity,
     decode_associate_request,
@@ -45,6 +46,7 @@ UNSUPPORTED_VERSION = Rejection(_PERMANENT, _ACSE, 2, "protocol_version_not_supp
 UNSUPPORTED_APPLICATION_CONTEXT = Rejection(_PERMANENT, _USER, 2, "application_context_name_not_supported")
 CALLING_NOT_RECOGNIZED = Rejection(_PERMANENT, _USER, 3, "calling_ae_title_not_recognized")
 CALLED_NOT_RECOGNIZED = Rejection(_PERMANENT, _USER, 7, "called_ae_title_not_recognized")
+MAXIMUM_LENGTH_TOO_SMALL = Rejection(_PERMANENT, _USER, 1, "maximum_length_too_small")
 UNKNOWN_IDENTITY = Rejection(_PERMANENT, _ACSE, 1, "user_identity")
 TEMPORARY_CONGESTION = Rejection(_TRANSIENT, _PRESENTATION, 1, "temporary_congestion")
 LOCAL_LIMIT_EXCEEDED = Rejection(_TRANSIENT, _PRESENTATION, 2, "local_limit_exceeded")
@@ -83,6 +85,8 @@ class Establishment:
             raise CALLED_NOT_RECOGNIZED
         if not request.calling_ae_title:
             raise CALLING_NOT_RECOGNIZED
+        if 0 < request.maximum_length < SMALLEST_MAXIMUM_LENGTH:
+            raise MAXIMUM_LENGTH_TOO_SMALL
         if self._settings().user_identity_required and not _is_known(
             request.user_identity, self._settings().user_identities
         ):

@@ -16,6 +16,9 @@ from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_
 from scp.upper_layer.errors import AbortReason, ProtocolViolation
 from scp.upper_layer.pdu_stream import A_ASSOCIATE_AC, HEADER
 
+# bytes of a PDV list. The Standard has no minimum (PS3.8 D.1). A C-GET of 512 KB costs us 65 ms of CPU in PDUs of 16
+# bytes, 10 ms in those of 128, and 4 ms in those of 4096, the smallest that DCMTK announces
+SMALLEST_MAXIMUM_LENGTH: Final = 128
 APPLICATION_CONTEXT_NAME: Final = "1.2.840.10008.3.1.1.1"  # PS3.7 A.2.1
 MAXIMUM_CONTEXTS: Final = 128  # odd IDs from 1 to 255
 _MAXIMUM_SYNTAXES: Final = 100  # of one context; PS3.6 knows some fifty
@@ -146,8 +149,6 @@ def _decode_user_items(encoded: bytes, request: AssociateRequest, maximum: int) 
             raise invalid("user_items")
         if kind == MAXIMUM_LENGTH:
             (request.maximum_length,) = struct.unpack(">L", value)
-            if 0 < request.maximum_length < 16:  # no room for a PDV with a value
-                raise invalid("maximum_length")
         elif kind == IMPLEMENTATION_VERSION:
             request.implementation_version = value.decode("ascii", "replace").strip()
         elif kind == ROLE:

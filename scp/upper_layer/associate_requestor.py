@@ -19,6 +19,7 @@ from scp.upper_layer.associate import (
     IMPLEMENTATION_VERSION,
     MAXIMUM_LENGTH,
     ROLE,
+    SMALLEST_MAXIMUM_LENGTH,
     TRANSFER,
     USER_INFORMATION,
     ContextProposal,
@@ -84,7 +85,7 @@ def decode_associate_accept(body: bytes) -> AssociateAccept:
                         (accept.maximum_length,) = struct.unpack(">L", user_value)
     except (struct.error, ValueError, IndexError, StopIteration):
         raise invalid("a_associate_ac") from None
-    if 0 < accept.maximum_length < 16:
+    if 0 < accept.maximum_length < SMALLEST_MAXIMUM_LENGTH:
         raise invalid("maximum_length")
     return accept
 

@@ -45,6 +45,26 @@ def test_first_bytes(group: Workers, sent: bytes) -> None:
         assert time.monotonic() - start < 0.7
 
 
+@pytest.mark.parametrize("maximum", [1, 16, 127])
+def test_a_maximum_length_that_costs_a_pdu_for_a_few_bytes_is_rejected(group: Workers, maximum: int) -> None:
+    with RawPeer(group.port) as peer:
+        peer.send(encode_associate_request("PEER", "ISEN", CONTEXTS, maximum))
+        kind, body = peer.receive()
+        assert (kind, tuple(body[1:])) == (3, (1, 1, 1))
+
+
+@pytest.mark.parametrize("maximum", [0, 128, 1024])
+def test_a_small_maximum_length_is_kept_to(group: Workers, maximum: int) -> None:
+    with RawPeer(group.port) as peer:
+        peer.send(encode_associate_request("PEER", "ISEN", CONTEXTS, maximum))
+        assert peer.receive()[0] == 2
+        peer.request(ID[VERIFICATION], {"CommandField": 0x30, "AffectedSOPClassUID": VERIFICATION})
+        kind, body = peer.receive()
+        assert kind == 4
+        assert 0 < len(body) <= (maximum or 1024)
+        peer.release()
+
+
 @pytest.mark.parametrize(
     ("sent", "reason"),
     [

@@ -162,3 +162,16 @@ def test_our_acceptance_is_read_back() -> None:
     )
     accept = decode_associate_accept(encoded[6:])
     assert (accept.maximum_length, accept.transfer_syntaxes) == (4096, {1: EXPLICIT})
+
+
+@pytest.mark.parametrize(("maximum", "is_usable"), [(0, True), (1, False), (127, False), (128, True)])
+def test_an_acceptor_that_takes_a_few_bytes_at_a_time_is_not_sent_to(maximum: int, *, is_usable: bool) -> None:
+    request = AssociateRequest(1, "B", "A", b" " * 32)
+    encoded = encode_associate_accept(
+        request, [], maximum_length=maximum, roles={}, extended={}, identity_response=None
+    )
+    if is_usable:
+        assert decode_associate_accept(encoded[6:]).maximum_length == maximum
+    else:
+        with pytest.raises(ProtocolViolation, match="maximum_length"):
+            decode_associate_accept(encoded[6:])
