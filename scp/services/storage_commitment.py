@@ -8,7 +8,8 @@ committed is reported later, on the same association if the peer keeps it and wa
     0x0113  N-EVENT-REPORT: the event type is neither 1 nor 2
     0x0115  Transaction UID, references or failure reasons are missing or malformed
     0x0123  N-ACTION: the action type is not 1
-    0x0124  the peer is not in DicomModalities, or may not (AllowStorageCommitment)
+    0x0124  the peer is not in DicomModalities, or may not (AllowStorageCommitment); N-EVENT-REPORT: another AE has
+            reported on this transaction
     0x0213  it cannot be kept now; the peer may send it again
 """
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from scp.durable_folder import DurableFolder, file_name
+from scp.statuses import NOT_AUTHORIZED, Refusal
 from scp.storage_commitment.transactions import Failures, Reference
 
 MAXIMUM_REPORTS: Final = 1000  # the oldest go; Orthanc itself keeps 100 (StorageCommitmentReportsSize) in memory
@@ -45,6 +46,7 @@ class ReceivedReports:
         """On stable storage when this returns. A report that comes again replaces the earlier one.
 
         Raises:
+            Refusal: another AE has reported on this transaction, and what it said must not be changed by this one.
             OSError: it was not kept; the modality sends it again if it is told so.
         """
         report: dict[str, Any] = {
@@ -60,10 +62,20 @@ class ReceivedReports:
             "Status": "Failure" if failed else "Success",
             "Success": [_named(one) for one in committed],
         }
-        self._folder.put(_RECEIVED, file_name(transaction_uid), json.dumps(report, indent=1).encode() + b"\n")
+        name, content = file_name(transaction_uid), json.dumps(report, indent=1).encode() + b"\n"
+        try:
+            self._folder.add(_RECEIVED, name, content)
+        except FileExistsError:
+            self._require_reporter(name, ae_title)
+            self._folder.put(_RECEIVED, name, content)
         names = self._folder.names(_RECEIVED)
         for name in names[: max(0, len(names) - MAXIMUM_REPORTS)]:
             self._folder.remove(_RECEIVED, name)
+
+    def _require_reporter(self, name: str, ae_title: str) -> None:
+        earlier = self._folder.read(_RECEIVED, name)
+        if earlier is not None and json.loads(earlier)["RemoteAET"] != ae_title:
+            raise Refusal(NOT_AUTHORIZED, "another AE has reported on this transaction")
 
 
 def _named(reference: Reference) -> dict[str, str]:

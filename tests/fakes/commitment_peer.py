@@ -111,6 +111,18 @@ class CommitmentPeer:
         self._association = None
         return int(status.Status)
 
+    def send_report(self, transaction_uid: str, references: Sequence[tuple[str, str]]) -> int:
+        """Say that all of them are committed; returns the status."""
+        ae = AE(self.ae_title)
+        ae.add_requested_context(PUSH_MODEL)
+        role = build_role(PUSH_MODEL, scp_role=True)
+        association = ae.associate("127.0.0.1", self.port, ae_title="ORTHANC", ext_neg=[role])
+        assert association.is_established
+        event = action_information(transaction_uid, references)  # Table J.3-2 asks for no more
+        status, _ = association.send_n_event_report(event, 1, PUSH_MODEL, INSTANCE)
+        association.release()
+        return int(status.Status)
+
     def report(self, timeout: float = 20.0) -> Report:
         """The next report."""
         return self.reports.get(timeout=timeout)

@@ -321,6 +321,15 @@ def test_the_report_on_orthancs_own_request_is_found_where_its_users_look(
     assert node.orthanc.get_json("/isen" + answer["Path"]) == report
 
 
+def test_another_modality_cannot_change_what_one_has_reported(node: Node, other_archive: LocalOrthanc) -> None:
+    uid, references = generate_uid(), [(CTImageStorage, "1.2.3")]
+    assert CommitmentPeer(node.orthanc.dicom_port, "ARCHIVE").send_report(uid, references) == SUCCESS
+    report = node.orthanc.get_json(f"/storage-commitment/{uid}")
+    other = CommitmentPeer(node.orthanc.dicom_port, "MODALITY")
+    assert other.send_report(uid, [(CTImageStorage, "1.2.4")]) == NOT_AUTHORIZED
+    assert node.orthanc.get_json(f"/storage-commitment/{uid}") == report
+
+
 def test_unknown_transactions_are_not_found(node: Node) -> None:
     with pytest.raises(HTTPError, match="404"):
         node.orthanc.get("/storage-commitment/1.2.3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from scp.statuses import (
     INVALID_ARGUMENT_VALUE,
     NO_SUCH_EVENT_TYPE,
     NO_SUCH_SOP_INSTANCE,
+    NOT_AUTHORIZED,
     RESOURCE_LIMITATION,
     SUCCESS,
     Refusal,
@@ -23,19 +25,24 @@ from scp.storage_commitment import received
 from scp.storage_commitment.data_sets import PUSH_MODEL_INSTANCE, STORAGE_COMMITMENT_PUSH_MODEL, event_information
 from scp.storage_commitment.received import ReceivedReports
 from scp.storage_commitment.transactions import Reference
-from tests.fakes.dimse_request import RecordedRequest
+from tests.fakes.dimse_request import PEER, RecordedRequest
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 TWO = (Reference(CT, "1.1"), Reference(CT, "1.2"))
 
 
 def report(
-    folder: Path, event: Dataset, event_type: int | None, instance: str = PUSH_MODEL_INSTANCE
+    folder: Path,
+    event: Dataset,
+    event_type: int | None,
+    instance: str = PUSH_MODEL_INSTANCE,
+    calling_ae_title: str = PEER.calling_ae_title,
 ) -> RecordedRequest:
     message = N_EVENT_REPORT()
     message.AffectedSOPInstanceUID = instance
     message.EventTypeID = event_type
-    request = RecordedRequest(message, STORAGE_COMMITMENT_PUSH_MODEL, keys=event)
+    peer = replace(PEER, calling_ae_title=calling_ae_title)
+    request = RecordedRequest(message, STORAGE_COMMITMENT_PUSH_MODEL, keys=event, peer=peer)
     CommitmentReportService(ReceivedReports(folder)).serve(request)
     return request
 
@@ -63,6 +70,18 @@ def test_j_3_3_1_1_both_event_types_are_kept_in_orthancs_format(tmp_path: Path) 
         "Status": "Failure",
         "Success": [{"SOPClassUID": CT, "SOPInstanceUID": "1.1"}],
     }
+
+
+def test_another_ae_cannot_change_what_one_has_reported(tmp_path: Path) -> None:
+    """It would only have to know the Transaction UID to have somebody delete what is not safe."""
+    event_type, event = event_information("1.9", TWO, {"1.2": 0x0112}, "AE")
+    report(tmp_path, event, event_type)
+    before = kept(tmp_path, "1.9")
+    event_type, event = event_information("1.9", TWO, {}, "AE")
+    with pytest.raises(Refusal) as refusal:
+        report(tmp_path, event, event_type, calling_ae_title="OTHER")
+    assert refusal.value.status == NOT_AUTHORIZED
+    assert kept(tmp_path, "1.9") == before
 
 
 def without(keyword: str) -> Dataset:
