@@ -34,7 +34,7 @@ _NO_BODY: Final = (204, 304)
 class Answer:
     """Status, headers and body of one answer; leaving its `with` block gives the connection back, or closes it.
 
-    All of it together is waited for twice its time-out, and a second for each `_SLOWEST` bytes that come.
+    All of it is waited for twice its time-out, or `patience`, and a second for each `_SLOWEST` bytes that come.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Answer:
         broken: OSError | None = None,
         *,
         received: bytes = b"",
+        patience: float | None = None,
     ) -> None:
         """Reads status and headers, which begin with `received`. `timeout` is that of each wait, in seconds.
 
@@ -56,7 +57,7 @@ class Answer:
         self._socket = connection.sock
         self._whole = socket.MSG_WAITALL if type(connection.sock) is socket.socket else 0  # TLS knows no flags
         self._rest = received  # and not looked at
-        self._pace = Pace(pool, timeout, _SLOWEST)
+        self._pace = Pace(pool, 2 * timeout if patience is None else patience, _SLOWEST)
         try:
             self.status, self.headers, version = self._read_head()
         except (OSError, HTTPError):

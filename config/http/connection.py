@@ -21,15 +21,15 @@ _ONCE_MORE: Final = 0.1  # seconds between attempts to break off
 
 
 class Pace:
-    """How long a peer may take: twice its time-out, and a second for each so many bytes that come or go.
+    """How long a peer may take: its patience, and a second for each so many bytes that come or go.
 
     One that moves a byte now and then keeps each wait short, and does not hold us for as long as it likes.
     """
 
-    def __init__(self, pool: urllib3.HTTPConnectionPool, timeout: float, slowest: int) -> None:
-        """`timeout` in seconds, `slowest` in bytes per second."""
+    def __init__(self, pool: urllib3.HTTPConnectionPool, patience: float, slowest: int) -> None:
+        """`patience` in seconds, `slowest` in bytes per second."""
         self._pool = pool
-        self._patience = 2 * timeout
+        self._patience = patience
         self._slowest = slowest
 
     def require(self, begun: float, count: int) -> None:

@@ -22,12 +22,13 @@ def exchange(
     *,
     timeout: float,
     pool_timeout: float | None = None,
+    patience: float | None = None,
 ) -> Answer:
     """Send one request and return its answer, whose body is still to be read.
 
     `headers` are complete, `host` and `content-length` included. `timeout` is in seconds, for each piece of the body
     and each wait for bytes, and one for all requests of a pool; `pool_timeout` for a connection to become free, if the
-    pool has a limit.
+    pool has a limit; `patience` is that of `Answer`.
 
     Raises:
         urllib3.exceptions.HTTPError: there is no answer; see `config.http`. What `body` raises passes through, but for
@@ -38,4 +39,5 @@ def exchange(
     connection = pool._get_conn(timeout=pool_timeout)  # noqa: SLF001 - urllib3 has no other way to lend a connection
     with lent(pool, connection):
         make_ready(pool, connection, timeout)
-        return Answer(pool, connection, method, timeout, send(pool, connection, head, body, timeout))
+        broken = send(pool, connection, head, body, timeout)
+        return Answer(pool, connection, method, timeout, broken, patience=patience)

@@ -101,7 +101,7 @@ def send(
         ReadTimeoutError: it takes twice the time-out, and a second for each `_SLOWEST` bytes that it has taken.
     """
     sock = connection.sock
-    pace = Pace(pool, timeout, _SLOWEST)
+    pace = Pace(pool, 2 * timeout, _SLOWEST)
     try:
         if type(sock) is not socket.socket:  # TLS, or TLS in the TLS of a proxy
             sock.sendall(head)

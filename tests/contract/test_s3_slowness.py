@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,8 @@ from backend.transfer.object_store.protocols import UnfinishedUpload
 from backend.transfer.object_store.s3 import S3ObjectStore
 from config.settings import MEGABYTE
 from tests.contract.test_object_store import put, read, settings
-from tests.fakes.s3_faults import BUCKET, Act, FakeS3, say, trickle
+from tests.fakes.certificates import Certificates, make_certificates, served_in_tls
+from tests.fakes.s3_faults import BUCKET, Act, FakeS3, Handler, Stored, say, trickle
 
 TIME_OUT = 0.5  # seconds of silence; the fakes are never silent for so long
 BOUND = 8.0  # seconds: twice the time-out, a second attempt, a pause before it, and a busy machine
@@ -61,14 +63,46 @@ def test_an_answer_that_trickles_is_given_up(store: S3ObjectStore, fake: FakeS3,
     assert time.monotonic() - begun < BOUND
 
 
-class SlowProxy:
-    """Answers CONNECT with `beginning`, and goes on with one byte ten times a second."""
+def take_part(handler: Handler, _: bytes) -> bool:
+    handler.answer(200, headers={"ETag": '"1"'})
+    return True
 
-    def __init__(self, beginning: bytes) -> None:
+
+def complete_slowly(handler: Handler, _: bytes) -> bool:
+    """As S3 says that it does: it begins with its answer, and sends white space until it knows the rest."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for piece in [b" "] * 20 + [b"<CompleteMultipartUploadResult><ETag>1</ETag></CompleteMultipartUploadResult>", b""]:
+        handler.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        time.sleep(0.1)
+    return True
+
+
+@pytest.mark.parametrize(("patience", "is_stored"), [(600.0, True), (0.5, False)])
+def test_completing_an_upload_has_more_time(
+    store: S3ObjectStore, fake: FakeS3, monkeypatch: pytest.MonkeyPatch, patience: float, *, is_stored: bool
+) -> None:
+    monkeypatch.setattr("backend.transfer.object_store.s3_client._COMPLETION", patience)
+    fake.objects["key"] = Stored(LARGE)
+    fake.add("POST", say(CREATED))
+    fake.add("PUT", take_part, times=None)
+    fake.add("POST", complete_slowly, times=None)
+    if is_stored:
+        put(store, "key", LARGE)
+    else:
+        with pytest.raises(Unreachable, match="too slow"):
+            put(store, "key", LARGE)
+
+
+class SlowProxy:
+    """Answers CONNECT with `beginning`, and goes on with one byte ten times a second; in TLS with `certificates`."""
+
+    def __init__(self, beginning: bytes, certificates: Certificates | None = None) -> None:
         self._beginning = beginning
         self._ended = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        if certificates is not None:
+            self._listener = served_in_tls(self._listener, certificates)
+        self.url = f"http{'s' if certificates else ''}://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def stop(self) -> None:
@@ -94,25 +128,27 @@ class SlowProxy:
                 pass  # who asked has given up
 
 
-@pytest.fixture(
-    params=[b"HTTP/1.1 ", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n\x16\x03\x03\x40\x00"],
+@pytest.mark.parametrize("name", ["DeleteObject", "ListObjectsV2"])
+@pytest.mark.parametrize("is_tls", [False, True])
+@pytest.mark.parametrize(
+    "beginning",
+    [b"HTTP/1.1 ", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n\x16\x03\x03\x40\x00"],
     ids=["status line", "headers", "S3's part of TLS"],
 )
-def slow_proxy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowProxy]:
-    proxy = SlowProxy(request.param)
+def test_a_tunnel_that_trickles_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, beginning: bytes, *, is_tls: bool
+) -> None:
+    certificates = make_certificates(tmp_path)
+    proxy = SlowProxy(beginning, certificates if is_tls else None)
     monkeypatch.setenv("https_proxy", proxy.url)
     monkeypatch.setenv("no_proxy", "")
-    yield proxy
-    proxy.stop()
-
-
-@pytest.mark.parametrize("name", ["DeleteObject", "ListObjectsV2"])
-def test_a_tunnel_that_trickles_is_given_up(slow_proxy: SlowProxy, name: str) -> None:
-    store = S3ObjectStore(settings("https://s3.test", BUCKET, RequestTimeout=TIME_OUT, ConnectTimeout=TIME_OUT), 4)
+    options = {"RequestTimeout": TIME_OUT, "ConnectTimeout": TIME_OUT, "CaCertificates": certificates.authority}
+    store = S3ObjectStore(settings("https://s3.test", BUCKET, **options), 4)
     begun = time.monotonic()
     with pytest.raises(Unreachable):
         OPERATIONS[name][1](store)
     assert time.monotonic() - begun < BOUND
+    proxy.stop()
 
 
 def test_what_is_no_answer_to_connect_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from config.settings import StorageSettings
 
+_COMPLETION: Final = 600.0  # seconds in which a server may make one object of its parts; meanwhile it sends white space
 _PIECE: Final = 256 * 1024  # bytes sent at a time
 NO_CREDENTIALS = (
     "no credentials for S3 were found; set Isen.Storage.AccessKey and SecretKey, "
@@ -110,7 +111,7 @@ class BotoBucket:
         route = self._routes.get(server)
         return route or self._routes.setdefault(server, Route(url, self._route_options))
 
-    def _send(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
+    def _send(self, request: AWSPreparedRequest, *, event_name: str, **_: object) -> AWSResponse:
         """One request of botocore's, in place of its own session."""
         url = urlsplit(request.url)
         headers = {name: _text(value) for name, value in request.headers.items()}
@@ -122,6 +123,7 @@ class BotoBucket:
                 f"{path}?{url.query}" if url.query else path,
                 {"host": url.netloc, **headers},
                 _pieces(request.body),
+                patience=_COMPLETION if event_name.endswith(".CompleteMultipartUpload") else None,
             ) as answer:
                 headers_of_answer: Any = answer.headers  # botocore makes its own of them
                 return AWSResponse(request.url, answer.status, headers_of_answer, _Body(answer.read()))

@@ -62,10 +62,18 @@ class Route:
         # what has come of TLS within a proxy's TLS no poll(2) tells
         self.can_ask = server.scheme == "http" or self._pool.proxy is None or self._pool.proxy.scheme == "http"
 
-    def exchange(self, method: str, path: str, headers: Mapping[str, str], body: Iterable[Any] = ()) -> Answer:
+    def exchange(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: Iterable[Any] = (),
+        *,
+        patience: float | None = None,
+    ) -> Answer:
         """As `config.http.exchange`; `path` may have a query, and `headers` are signed."""
         target, all_headers = self._before_path + path, {**headers, **self._proxy_headers}
-        return exchange(self._pool, method, target, all_headers, body, timeout=self._timeout)
+        return exchange(self._pool, method, target, all_headers, body, timeout=self._timeout, patience=patience)
 
     def ask(self, path: str, headers: Mapping[str, str], *, may_connect: bool) -> Asked | None:
         """As `config.http.asked.ask`, a GET; only if `can_ask`."""
