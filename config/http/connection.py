@@ -76,14 +76,14 @@ def _connect(pool: urllib3.HTTPConnectionPool, connection: Any) -> None:
     proxy = pool.proxy
     # connections to a proxy's own host and port are for requests that it forwards, also if it speaks TLS
     if proxy is not None and pool.scheme == "https" and (pool.host, pool.port) != (proxy.host, proxy.port):
-        with _ended_after(2 * connection.timeout, pool, connection):
+        with _ended_after(2 * connection.timeout, connection):
             pool._prepare_proxy(connection)  # noqa: SLF001 - asks the proxy for a tunnel
     else:
         connection.connect()
 
 
 @contextmanager
-def _ended_after(seconds: float, pool: urllib3.HTTPConnectionPool, connection: Any) -> Iterator[None]:
+def _ended_after(seconds: float, connection: Any) -> Iterator[None]:
     """Break off what takes longer, although each wait of it may be short.
 
     For a tunnel: neither http.client nor TLS within TLS know how long all of it takes.
@@ -95,7 +95,7 @@ def _ended_after(seconds: float, pool: urllib3.HTTPConnectionPool, connection: A
             return
         is_late.set()
         while not is_done.wait(_ONCE_MORE):
-            with suppress(OSError, AttributeError):  # there is none, or TLS is taking it over
+            with suppress(OSError, TypeError):  # there is none, or TLS is taking it over
                 socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
     threading.Thread(target=watch, name="tunnel", daemon=True).start()
@@ -103,7 +103,7 @@ def _ended_after(seconds: float, pool: urllib3.HTTPConnectionPool, connection: A
         yield
     except Exception as error:
         if is_late.is_set():
-            raise ConnectTimeoutError(pool, "no tunnel in time") from error
+            raise ConnectTimeoutError("no tunnel through the proxy in time") from error
         raise
     finally:
         is_done.set()
