@@ -11,6 +11,7 @@ from backend.plugin.configuration import ConfigurationRefused
 from backend.spool import Spool
 from backend.spool_note import check_left_behind, note_spool, noted_spool
 from backend.storage_directory import StorageDirectory
+from config.folder_format import FILE as FORMAT
 from config.folder_format import SPOOL, formats
 
 _LOCK_PATIENCE: Final = 10.0  # seconds; the transfer process of a killed Orthanc lets go of the spool within one
@@ -59,8 +60,8 @@ def open_folders(host: Any, storage: dict[str, Any]) -> Folders:
     kinds = formats(spool_directory, cache_directory)
     for folder, kind in kinds.items():
         kind.check(folder)
+    _tell_of_new_spool(host, spool_directory, index_directory)
     if not spool_directory.exists():
-        _tell_of_new_spool(host, spool_directory, index_directory)
         SPOOL.adopt(spool_directory)
     spool = Spool(spool_directory, storage["MaximumSpoolSize"], log_error=host.LogError, log_warning=host.LogWarning)
     lock = spool.lock(_LOCK_PATIENCE)
@@ -75,9 +76,10 @@ def open_folders(host: Any, storage: dict[str, Any]) -> Folders:
 
 
 def _tell_of_new_spool(host: Any, spool_directory: Path, index_directory: Path | None) -> None:
-    before = noted_spool(index_directory)
-    if before is not None:
+    note = noted_spool(index_directory)
+    # with an identity the one before was seen, and holds nothing
+    if note and not note.identity and not (spool_directory / FORMAT).exists():
         host.LogError(
-            f"spool_new folder={spool_directory} before={before} reason=if the disk of the one before is not "
+            f"spool_new folder={spool_directory} before={note.path} reason=if the disk of the one before is not "
             "mounted, what it holds is not in S3: stop Orthanc and mount it"
         )

@@ -112,6 +112,8 @@ class Node:
         """Empty local folders, as if the machine were a new one; Orthanc must not run."""
         for folder in folders:
             shutil.rmtree(self.folder / folder, ignore_errors=True)
+        if "spool" in folders:
+            (self.folder / "index" / "isen-spool").unlink(missing_ok=True)  # yes, it is lost
 
     def attachments_of_an_image(self) -> list[str]:
         """Their names. A storage area that cannot read ranges gets the head of the file as well."""

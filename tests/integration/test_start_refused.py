@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +120,60 @@ def test_another_spool_is_refused_while_the_one_before_holds_what_was_acknowledg
     node.stop()
     node.orthanc.settings["Isen"]["Storage"]["SpoolDirectory"] = str(before)
     node.start()  # nothing was left behind
-    assert node.orthanc.process.output().count("spool_new") == 1
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    """An image of an ext4, and a folder where it is mounted; both are of this test."""
+    if os.geteuid() != 0 or not shutil.which("mkfs.ext4"):
+        pytest.skip("only root can mount, with mkfs.ext4(8) and mount(8)")
+    image, folder = tmp_path / "disk", tmp_path / "mounted"
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    mounted = mount(image, folder)
+    if mounted.returncode:
+        pytest.skip(f"nothing can be mounted here: {mounted.stderr.decode()}")
+    yield image, folder
+    subprocess.run(["umount", "--lazy", "--quiet", folder], check=False)
+
+
+def mount(image: Path, folder: Path) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(["mount", "-t", "ext4", "-o", "loop", image, folder], capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("place", ["", "spool"], ids=["the disk itself", "a folder of the disk"])
+def test_a_spool_whose_disk_is_not_mounted_is_refused_until_it_is_or_is_said_to_be_lost(
+    make_node: NodeMaker, thumbnails: list[Path], disk: tuple[Path, Path], place: str
+) -> None:
+    image, mounted = disk
+    spool = mounted / place
+    node = make_node(storage(SpoolDirectory=str(spool)), gated=True).start()
+    assert node.gate
+    node.gate.refuse()
+    images = {json.loads(node.orthanc.post("/instances", path.read_bytes()))["ID"]: path for path in thumbnails}
+    node.stop()
+    subprocess.run(["umount", mounted], check=True)
+    said = refusal(node)
+    assert f"Isen.Storage.SpoolDirectory: {spool} is not the spool" in said
+    assert not any(mounted.iterdir())
+
+    assert not mount(image, mounted).returncode
+    node.start()
+    assert {instance: node.file(instance) for instance in node.instances()} == {
+        instance: path.read_bytes() for instance, path in images.items()
+    }
+    node.stop()
+    subprocess.run(["umount", mounted], check=True)
+    note = node.folder / "index" / "isen-spool"
+    assert f"remove {note}" in refusal(node)
+    note.unlink()
+    node.gate.open()
+    node.start()  # with a spool on the disk below
+    node.stop()
+    assert not mount(image, mounted).returncode
+    assert f"{spool} is not the spool" in refusal(node)  # the one below would be hidden
 
 
 def test_a_taken_dicom_port_is_named(make_node: NodeMaker) -> None:
