@@ -16,6 +16,7 @@ DICOM_AS_JSON: Final = 2
 DICOM_UNTIL_PIXEL_DATA: Final = 3
 
 _EXTENSIONS: Final = {DICOM: ".dcm", DICOM_AS_JSON: ".json", DICOM_UNTIL_PIXEL_DATA: ".dcm.head"}
+NOT_IMAGES: Final = (".dcm.head", ".json", ".unk")  # in a flat structure; a legacy one does not tell
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NAME: Final = re.compile(_UUID.pattern + r"(\.dcm|\.dcm\.head|\.json|\.unk)?")
 

@@ -40,6 +40,7 @@ from config.folder_format import make_durably
 
 FOLDERS: Final = (ARRIVING, "incoming", "pending", "uploaded", "tombstones", "removed", "quarantine")
 IN_DOUBT: Final = b"in doubt\n"  # content of a tombstone
+REPLACED_BY: Final = "user.isen.replaced-by"  # attribute of a tombstone: a name
 _MAXIMUM_UNBURIED: Final = 100_000  # names kept in memory while the disk takes no tombstones
 
 
@@ -214,11 +215,11 @@ class Spool:
         self._try_to_bury(name)
         self.discard(name)
 
-    def bury(self, name: str, *, in_doubt: bool = False) -> None:
+    def bury(self, name: str, *, in_doubt: bool = False, replaced_by: str | None = None) -> None:
         """Note durably that Orthanc has removed this attachment, then return; the object is deleted later.
 
         `in_doubt`: Orthanc's commit seems to have failed, and may not have. That need not outlive a power cut: whatever
-        was removed before the start is in doubt.
+        was removed before the start is in doubt. `replaced_by`: what may have taken its place, noted if the disk can.
 
         Raises:
             OSError: the disk failed. The removal is remembered until `tend` succeeds, or this process ends.
@@ -228,6 +229,9 @@ class Spool:
             if in_doubt:
                 with contextlib.suppress(OSError):  # a full disk has room for the name only
                     os.write(descriptor, IN_DOUBT)
+            elif replaced_by:
+                with contextlib.suppress(OSError):
+                    os.setxattr(descriptor, REPLACED_BY, replaced_by.encode())
             os.close(descriptor)
             self._tombstones_sync.sync()
         except OSError as error:

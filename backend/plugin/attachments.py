@@ -17,6 +17,7 @@ from typing import Final
 from backend.atomic_file import read_all, read_digest, read_part
 from backend.cache import cache_path, open_cached
 from backend.custom_data import CustomData
+from backend.object_key import NOT_IMAGES
 from backend.plugin.transfer_client import TransferClient, TransferError
 from backend.spool import Spool
 from backend.storage_directory import StorageDirectory
@@ -55,6 +56,7 @@ class Attachments:
         self._counts = threading.Lock()
         self._fetched_in_ranges: dict[str, int] = {}  # name → bytes, the most recent last
         self._created: dict[int, str] = {}  # thread → name of what it has created last
+        self._created_images: dict[int, str] = {}  # the same of images
         names = ["reads_spool", "reads_cache", "reads_s3", "reads_range", "creates", "removes", "corrupted"]
         names += ["creates_taken_over"]  # of the creates: a DICOM worker had stored the same bytes durably
         names += ["reads_storage_directory"] if storage_directory else []
@@ -156,12 +158,16 @@ class Attachments:
         """Orthanc no longer refers to it: durable when this returns; the object goes later.
 
         What the thread has created just before goes because Orthanc could not commit it: which is in doubt if the
-        index is a database server's, whose answer may have been lost.
+        index is a database server's, whose answer may have been lost. Of anything else that goes, the image that the
+        thread has created last may have taken the place: it has if it is the same instance.
 
         Raises:
             OSError: the disk failed; the object may stay in the bucket.
         """
-        self._spool.bury(name, in_doubt=self._created.pop(get_ident(), None) == name)
+        thread = get_ident()
+        in_doubt = self._created.pop(thread, None) == name
+        image = self._created_images.get(thread)
+        self._spool.bury(name, in_doubt=in_doubt, replaced_by=image if image != name else None)
         self._transfer.wake()
         self._count("removes")
 
@@ -252,7 +258,11 @@ class Attachments:
     def _note_created(self, name: str) -> None:
         if len(self._created) >= _KNOWN_THREADS:
             self._created.clear()  # of threads that are no more, most likely; at worst a removal is not in doubt
+        if len(self._created_images) >= _KNOWN_THREADS:
+            self._created_images.clear()  # at worst what replaces another after a power cut is stored anew
         self._created[get_ident()] = name
+        if not name.endswith(NOT_IMAGES):
+            self._created_images[get_ident()] = name
 
     def _count(self, counter: str) -> None:
         with self._counts:

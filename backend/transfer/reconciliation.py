@@ -6,7 +6,8 @@ attachment of those seconds is in the spool, in `pending/` or `uploaded/`, and e
 
     an image without a row      is posted to Orthanc again, which stores it under a new name; then the old one is buried
     a removal with a row        is made again: Orthanc is told to delete the instance. Unless other attachments of it
-                                were not removed: its file was only compressed, say, and the row stays
+                                were not removed, or its file was replaced (`replacements`): that was only compressed,
+                                say, and the row stays
     other attachments           Orthanc makes those of images anew; whose a user's attachment was is not known: it is
                                 counted and stays in the bucket, where `isen verify` shows it
 
@@ -31,6 +32,7 @@ from typing import Any, BinaryIO, Final
 from backend.atomic_file import DirectorySync
 from backend.maintenance.index import IndexedAttachment, OrthancIndex
 from backend.maintenance.rest import OrthancRefused, OrthancUnavailable
+from backend.object_key import NOT_IMAGES
 from backend.transfer import power_cut
 from backend.transfer.back_off import back_off
 from backend.transfer.counters import Counters
@@ -40,6 +42,7 @@ from backend.transfer.kept_names import KeptNames
 from backend.transfer.object_store.errors import ObjectCorrupted, ObjectMissing, ObjectStoreError
 from backend.transfer.owners import Owners
 from backend.transfer.power_cut import Recheck
+from backend.transfer.replacements import is_removed, replacement
 
 log = logging.getLogger(__name__)
 
@@ -149,8 +152,8 @@ class Reconciliation:
             return
         self._undecided = 0
         self._is_deleting = bool(self._owed.removed)
-        images = [name for name in self._owed.stored if not name.endswith((*_DERIVED, ".unk"))]
-        others = [name for name in self._owed.stored if name.endswith((*_DERIVED, ".unk"))]
+        images = [name for name in self._owed.stored if not name.endswith(NOT_IMAGES)]
+        others = [name for name in self._owed.stored if name.endswith(NOT_IMAGES)]
         steps = [
             (self._remove_again, self._owed.removed),
             (self._store_what_was_sent, self._just_removed),
@@ -193,6 +196,8 @@ class Reconciliation:
             return None
 
     def _remove_again(self, name: str) -> None:
+        if not self._is_removed(name):
+            return  # it was taken back before an interruption
         owner = self._owner(name)
         known = self._index.with_sop_instance(owner) if owner else []
         for attachment in known:
@@ -201,7 +206,7 @@ class Reconciliation:
                     self._leave(name, "it was removed, but sent again since: Orthanc has dropped what was sent")
                 elif self._was_only_replaced(attachment, known):
                     self._take_back(name, owner or "")
-                else:
+                elif not self._was_replaced_again(attachment, owner or ""):
                     names = {one.name for one in known if one.resource == attachment.resource}
                     self._deleted_since.expect(owner or "", names)
                     self._just_removed.append(owner or "")
@@ -215,6 +220,30 @@ class Reconciliation:
         """Whether the instance was not deleted, but its file compressed, say: then its other attachments were kept."""
         others = [one.name for one in known if one.resource == removed.resource and one.name != removed.name]
         return not all(map(self._is_removed, others)) and self._is_stored(removed.name)
+
+    def _was_replaced_again(self, removed: IndexedAttachment, owner: str) -> bool:
+        """Whether the instance was not deleted, but its file written anew, and Orthanc has that one now if it wants it.
+
+        It does if instances are overwritten: then it is another version. Otherwise the same was compressed, inflated
+        or reconstructed, and it has it already. With the only instance of a study all that users have attached to that
+        would go, and its metadata with any.
+        """
+        name = replacement(self._spool, removed.name)
+        if name is None or not self._is_stored(removed.name):
+            return False
+        try:
+            with self._open(name) as file:
+                if is_head(file):
+                    return False
+                with as_dicom_file(file, self._spool) as dicom:
+                    if orthanc_id_of(dicom) != removed.resource:
+                        return False
+                    is_safe = bool(self._post(name, owner, dicom))
+        except (ObjectMissing, ObjectCorrupted, ValueError):
+            return False
+        if is_safe and any(attachment.name == removed.name for attachment in self._index.with_sop_instance(owner)):
+            self._take_back(removed.name, owner)
+        return True
 
     def _take_back(self, name: str, owner: str) -> None:
         tombstone = self._spool / "tombstones" / name
@@ -312,4 +341,4 @@ class Reconciliation:
         log.error("not_reconciled name=%s reason=%s action=keep", name, reason)
 
     def _is_removed(self, name: str) -> bool:
-        return any((self._spool / folder / name).exists() for folder in ("tombstones", "removed"))
+        return is_removed(self._spool, name)

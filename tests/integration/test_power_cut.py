@@ -14,7 +14,7 @@ from pydicom import dcmread
 
 from backend.stack.processes import wait_until
 from tests.fakes.images import write_series
-from tests.integration.harness import Node, NodeMaker
+from tests.integration.harness import NEWER, OLDER, Node, NodeMaker
 
 DEADLINE = 60.0  # seconds
 
@@ -190,6 +190,62 @@ def test_an_instance_whose_file_was_compressed_or_inflated_in_the_lost_seconds_i
     assert read_back(node) == images
     for instance in images:
         assert node.orthanc.get(f"/instances/{instance}/attachments/1024/data") == b"notes of a user"
+    wait_until(lambda: node.status()["Storage"]["Spool"]["TombstoneCount"] == 0, 2 * DEADLINE, "the others are gone")
+    assert read_back(node) == images
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("script", [NEWER, OLDER], ids=["newest storage area", "first storage area"])
+def test_what_was_reconstructed_in_the_lost_seconds_is_kept_with_all_that_its_study_has(
+    make_node: NodeMaker, tmp_path: Path, script: dict[str, Any]
+) -> None:
+    """Newer Orthancs write each file anew, and remove the old one: no instance was deleted, and no study."""
+    node = make_node({**script, "Isen": {"Storage": {"RemovalGracePeriod": 20}}}).start()
+    machine = Machine(node)
+    images = store(node, *write_series(tmp_path / "images", 3, side=32))
+    (study,) = node.orthanc.get_json("/studies")
+    node.orthanc.put(f"/studies/{study}/attachments/1024", b"report of a user")
+    for instance in images:
+        node.orthanc.put(f"/instances/{instance}/metadata/1024", b"remark of a user")
+    node.wait_until_uploaded()
+    machine.remember()
+    for _ in range(2):
+        node.orthanc.post(f"/studies/{study}/reconstruct", b'{"ReconstructFiles": true}')
+
+    machine.lose_power()
+    node.start()
+    machine.reconciled()
+    assert node.orthanc.get(f"/studies/{study}/attachments/1024/data") == b"report of a user"
+    for instance in images:
+        assert node.orthanc.get(f"/instances/{instance}/metadata/1024") == b"remark of a user"
+    wait_until(lambda: node.status()["Storage"]["Spool"]["TombstoneCount"] == 0, 2 * DEADLINE, "the others are gone")
+    assert node.orthanc.get(f"/studies/{study}/attachments/1024/data") == b"report of a user"
+    node.wait_until_uploaded()
+    node.stop()
+    node.set_aside("spool", "cache")
+    node.start()
+    assert read_back(node) == images
+
+
+@pytest.mark.timeout(240)
+def test_what_was_overwritten_in_the_lost_seconds_is_overwritten_again(
+    make_node: NodeMaker, thumbnails: list[Path], tmp_path: Path
+) -> None:
+    node = make_node({"OverwriteInstances": True, "Isen": {"Storage": {"RemovalGracePeriod": 20}}}).start()
+    machine = Machine(node)
+    (instance,) = store(node, thumbnails[0])
+    node.wait_until_uploaded()
+    machine.remember()
+    corrected = dcmread(thumbnails[0])
+    corrected.InstitutionName = "MADE-UP"
+    corrected.save_as(tmp_path / "corrected.dcm")
+    images = store(node, tmp_path / "corrected.dcm")
+    assert images.keys() == {instance}
+
+    machine.lose_power()
+    node.start()
+    machine.reconciled()
+    assert read_back(node) == images
     wait_until(lambda: node.status()["Storage"]["Spool"]["TombstoneCount"] == 0, 2 * DEADLINE, "the others are gone")
     assert read_back(node) == images
 

@@ -479,6 +479,17 @@ def test_a_file_that_goes_while_the_spool_is_measured_is_not_counted(
     assert spool.used == 20
 
 
+def test_a_removal_is_durable_although_the_disk_keeps_no_note_of_what_has_replaced_it(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(os, "setxattr", unsupported)
+    spool.bury(NAME, replaced_by=NAME.replace("1", "2"))
+    assert (spool.directory / "tombstones" / NAME).exists()
+
+
 @pytest.mark.parametrize("in_doubt", [False, True])
 def test_a_tombstone_says_whether_the_removal_is_in_doubt_also_if_it_could_not_be_made_at_once(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, in_doubt: bool

@@ -16,7 +16,7 @@ from backend.cache import cache_path
 from backend.custom_data import CustomData
 from backend.plugin.attachments import Attachments, CorruptedAttachment
 from backend.plugin.transfer_client import TransferClient, TransferError
-from backend.spool import Spool, SpoolFull
+from backend.spool import REPLACED_BY, Spool, SpoolFull
 from backend.storage_directory import StorageDirectory, storage_path
 from config.arrival import arrival_name
 from tests.fakes.transfer_thread import Answer, Transfer
@@ -100,6 +100,38 @@ def test_a_removal_by_another_thread_is_in_no_doubt(
     attachments.remove(NAME)
     assert not is_in_doubt(spool, f"{NAME}.head")
     assert not is_in_doubt(spool, NAME), "of so many threads not all are remembered"
+
+
+def replaced_by(spool: Spool, name: str) -> str | None:
+    try:
+        return os.getxattr(spool.directory / "tombstones" / name, REPLACED_BY).decode()
+    except OSError:
+        return None
+
+
+def test_a_removal_tells_which_image_the_thread_has_created_last(attachments: Attachments, spool: Spool) -> None:
+    """It may have taken the place of what is removed: Orthanc has compressed the file, say."""
+    old, new = NAME.replace("1", "2"), NAME
+    attachments.create_in_spool(new, b"image")
+    attachments.create_in_spool(f"{new}.head", b"ima")
+    for name in (old, f"{old}.head", new):
+        attachments.remove(name)
+    assert replaced_by(spool, old) == replaced_by(spool, f"{old}.head") == new
+    assert replaced_by(spool, new) is None
+
+
+def test_a_removal_tells_of_no_image_of_another_thread(
+    attachments: Attachments, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = NAME.replace("1", "2")
+    thread = threading.Thread(target=attachments.create_in_spool, args=(NAME, b"image"))
+    thread.start()
+    thread.join()
+    attachments.remove(other)
+    assert replaced_by(spool, other) is None
+    monkeypatch.setattr("backend.plugin.attachments._KNOWN_THREADS", 1)
+    attachments.create_in_spool(f"{NAME}.head", b"ima")
+    assert not attachments._created_images, "of so many threads not all are remembered"
 
 
 def test_create_with_object_store_durability_returns_after_s3_has_confirmed(

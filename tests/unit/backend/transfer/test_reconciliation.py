@@ -366,6 +366,90 @@ def test_an_instance_whose_old_file_is_gone_is_deleted_and_the_new_one_stored(
     assert after.index.posted == [IMAGE]
 
 
+OLD = name_of(5)
+
+
+def replaced(after: Aftermath, new: bytes = IMAGE, by: str = NAME) -> None:
+    """Orthanc has written `new` in the place of OLD and its head, and the index has lost that."""
+    after.store(OLD, IMAGE)
+    for name, attachment in ((OLD, "dicom"), (HEAD, "dicom-until-pixel-data")):
+        after.parts.spool.bury(name, replaced_by=by)
+        after.index.add(INSTANCE, name, attachment)
+    after.store(NAME, new)
+
+
+@pytest.mark.parametrize("new", [IMAGE, COMPRESSED])
+def test_an_instance_that_was_reconstructed_is_not_deleted(after: Aftermath, new: bytes) -> None:
+    """What users have attached to its study might go with it, and its metadata would."""
+    replaced(after, new)
+    rows = {INSTANCE: dict(after.index.instances[INSTANCE])}
+    after.index.answers = ["AlreadyStored"]
+    after.reconcile(NAME, removed=(OLD, HEAD))
+    assert after.index.instances == rows
+    assert after.tombstones() == sorted([NAME, HEAD])  # that of the head goes when the index is asked
+    assert after.counted("removals_cancelled") == 1
+    assert after.counted("removed_again") == 0
+
+
+def test_an_instance_that_was_overwritten_is_overwritten_again_and_not_deleted(after: Aftermath) -> None:
+    replaced(after)
+    after.reconcile(NAME, removed=(OLD, HEAD))
+    assert after.index.posted == [IMAGE]
+    assert OLD not in after.index.instances[INSTANCE].values()
+    assert after.tombstones() == sorted([OLD, NAME, HEAD])
+    assert after.counted("removed_again") == 0
+
+
+def test_an_instance_that_was_reconstructed_is_not_deleted_when_the_repair_is_taken_up_again(after: Aftermath) -> None:
+    replaced(after)
+    after.index.answers = ["AlreadyStored"]
+    after.reconcile(NAME, removed=(OLD, HEAD))
+    after.reconcile(NAME, removed=(OLD, HEAD))
+    assert after.index.instances[INSTANCE]["dicom"] == OLD
+    assert after.tombstones() == sorted([NAME, HEAD])
+
+
+def test_an_instance_that_was_reconstructed_and_then_deleted_is_deleted_again(after: Aftermath) -> None:
+    replaced(after)
+    after.parts.spool.bury(NAME)
+    after.reconcile(removed=(OLD, HEAD, NAME))
+    assert after.index.instances == {}
+    assert after.index.posted == []
+
+
+@pytest.mark.parametrize("what", ["another instance", "a head", "damaged", "missing"])
+def test_an_instance_is_deleted_again_if_nothing_has_taken_its_place(after: Aftermath, what: str) -> None:
+    """The same thread of Orthanc has stored something before."""
+    other = {"another instance": image(patient_id="MADE-UP-2")[1], "a head": BEGINNING}.get(what, IMAGE)
+    replaced(after, other, by=LEGACY_HEAD)
+    if what != "missing":
+        after.store(LEGACY_HEAD, other)
+    if what == "damaged":
+        after.parts.file("pending", LEGACY_HEAD).write_bytes(b"\0" * len(IMAGE))
+    after.reconcile(removed=(OLD, HEAD))
+    assert after.counted("removed_again") == 1
+    assert after.index.posted == []
+
+
+def test_an_instance_whose_new_file_orthanc_does_not_want_keeps_both(after: Aftermath) -> None:
+    replaced(after)
+    after.index.answers = ["FilteredOut"]
+    made = after.reconcile(NAME, removed=(OLD, HEAD))
+    assert after.index.instances[INSTANCE]["dicom"] == OLD
+    assert after.tombstones() == sorted([OLD, HEAD])
+    assert made.report()["Undecided"] == 1
+
+
+def test_an_instance_that_was_reconstructed_but_whose_old_file_is_gone_is_deleted_and_the_new_one_stored(
+    after: Aftermath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaced(after)
+    monkeypatch.setattr(after, "is_stored", lambda name: name != OLD)
+    after.reconcile(NAME, removed=(OLD, HEAD))
+    assert after.counted("removed_again") == 1
+    assert after.index.posted == [IMAGE]
+
+
 def test_what_is_sent_at_the_moment_of_its_deletion_is_stored_again(after: Aftermath) -> None:
     """Orthanc has said that it has it already, and dropped it."""
     after.store(name_of(5), IMAGE)
