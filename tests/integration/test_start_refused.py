@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from backend.folders import VOLATILE, file_system
 from backend.stack.orthanc import NotStarted
 from backend.stack.processes import wait_until
 from tests.integration.harness import Node, NodeMaker
@@ -170,10 +171,12 @@ def test_a_spool_whose_disk_is_not_mounted_is_refused_until_it_is_or_is_said_to_
     assert f"remove {note}" in refusal(node)
     note.unlink()
     node.gate.open()
+    is_missed = file_system(mounted) not in VOLATILE
     node.start()  # with a spool on the disk below
     node.stop()
     assert not mount(image, mounted).returncode
-    assert f"{spool} is not the spool" in refusal(node)  # the one below would be hidden
+    if is_missed:
+        assert f"{spool} is not the spool" in refusal(node)  # the one below would be hidden
 
 
 def test_a_taken_dicom_port_is_named(make_node: NodeMaker) -> None:
