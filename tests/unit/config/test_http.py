@@ -445,10 +445,13 @@ def test_a_connection_the_peer_has_closed_meanwhile_is_replaced(peer: Peer, pool
     peer.answers(
         [b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", _CLOSE], [b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"]
     )
-    for _ in range(2):
-        with get(pool) as answer:
-            assert answer.read() == b"ok"
-        time.sleep(0.05)
+    with get(pool) as answer:
+        assert answer.read() == b"ok"
+    assert pool.pool is not None
+    (idle,) = (connection.sock for connection in pool.pool.queue if connection)
+    assert select.select([idle], [], [], 5)[0]  # it is closed now
+    with get(pool) as answer:
+        assert answer.read() == b"ok"
     assert peer.connections == 2
 
 
