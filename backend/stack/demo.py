@@ -19,6 +19,7 @@ from uuid import uuid4
 from pydicom import Dataset, dcmread
 from rich.console import Console
 
+from backend.spool_note import FILE as NOTED_SPOOL
 from backend.stack.dcmtk import Answer, Peer, StoreScp
 from backend.stack.orthanc import BUCKET, NotStarted, Orthanc, configuration, merged
 from backend.stack.ports import free_port
@@ -145,6 +146,7 @@ def read_back(tour: Tour) -> str:
     tour.orthanc.stop()
     for name in ("spool", "cache"):
         shutil.rmtree(tour.orthanc.folder / name)
+    (tour.orthanc.folder / "index" / NOTED_SPOOL).unlink()  # otherwise the start is refused: yes, that spool is gone
     tour.orthanc.start()
     check(tour.instances() == before, "what was read back from S3 is not what was stored")
     return f"{len(before)} files came back from S3, byte for byte"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 from pathlib import Path
 from typing import Final
 
+_FREE: Final = (12000, 32768)  # below Linux's ip_local_port_range
+_given: Final[set[int]] = set()
 _LISTEN: Final = "0A"  # state TCP_LISTEN in /proc/net/tcp
 
 
@@ -15,11 +18,15 @@ class PortsTaken(Exception):
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on at this moment, and that this has not returned before.
+
+    Not one of those that the kernel gives to outgoing connections: one of them might have it a moment later.
+    """
+    while True:
+        port = random.randrange(*_FREE)  # noqa: S311 - nobody has to guess it
+        if port not in _given and not _is_taken(port):
+            _given.add(port)
+            return port
 
 
 def ports_from_environment(defaults: dict[str, int]) -> dict[str, int]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
+from backend.spool_note import FILE as NOTED_SPOOL
 from backend.stack.dcmtk import Peer
 from backend.stack.orthanc import Orthanc, configuration, merged
 from backend.stack.ports import free_port
@@ -102,6 +103,7 @@ class Contender:
         if forget:
             for name in ("spool", "cache"):
                 _forget(self.folder / name)
+            (self.folder / "index" / NOTED_SPOOL).unlink(missing_ok=True)  # yes, that spool is gone
         self.start()
 
     def settle(self, deadline: float = 300.0) -> float:

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from pydicom import dcmread
 
+from backend.spool_note import FILE as NOTED_SPOOL
 from backend.stack.dcmtk import Peer
 from backend.stack.orthanc import APPLICATION, Orthanc, configuration, merged
 from backend.stack.ports import free_port
@@ -113,7 +114,7 @@ class Node:
         for folder in folders:
             shutil.rmtree(self.folder / folder, ignore_errors=True)
         if "spool" in folders:
-            (self.folder / "index" / "isen-spool").unlink(missing_ok=True)  # yes, it is lost
+            (self.folder / "index" / NOTED_SPOOL).unlink(missing_ok=True)  # yes, it is lost
 
     def attachments_of_an_image(self) -> list[str]:
         """Their names. A storage area that cannot read ranges gets the head of the file as well."""

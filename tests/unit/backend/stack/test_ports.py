@@ -10,6 +10,13 @@ import pytest
 from backend.stack.ports import PortsTaken, free_port, ports_from_environment
 
 
+def test_a_free_port_can_be_listened_on_and_is_not_given_twice() -> None:
+    ports = [free_port() for _ in range(200)]
+    assert len(set(ports)) == len(ports)
+    assert max(ports) < 32768  # where the ports of outgoing connections begin, one of which might have it before us
+    socket.create_server(("127.0.0.1", ports[0])).close()
+
+
 def test_a_default_is_used_unless_the_environment_names_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = free_port(), free_port()
     monkeypatch.setenv("DICOM_PORT", str(other))
